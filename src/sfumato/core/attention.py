@@ -1,0 +1,92 @@
+"""The attention contract: per-stream heads, and the sum of weighted groups each stream's output is made of.
+
+output[stream] = sum over its groups g of  weight_g * softmax(q K_g^T / sqrt(d), mask_g) V_g,   K_g, V_g = the group's sources joined.
+Sources are streams or stored keys and values. Masks (True = attend) and padding are combined by AND.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+@dataclass(frozen=True)
+class Heads:
+    """q, k, v: (B, H, N, d).   keep: (B, N), True = a real key.   pos: (B | 1, N, A) coordinates, rotated by the core."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    keep: Tensor | None = None
+    pos: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Keys and values (B, H, M, d) from elsewhere: a bank, a reference lane, a reduced set. Already rotated."""
+
+    k: Tensor
+    v: Tensor
+    keep: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """One softmax. sources: stream names or Stored, joined in order.   mask: broadcastable to (B, H, Nq, Nk), True = attend.
+    weight: a number or a tensor broadcastable to (B, H, Nq, d).
+    """
+
+    sources: tuple[str | Stored, ...]
+    mask: Tensor | None = None
+    weight: float | Tensor = 1.0
+
+
+Plan = Mapping[str, Sequence[Group]]
+
+
+class Attend(Protocol):
+    """Computes attention from heads by a plan; `None` = every stream attends every stream."""
+
+    def __call__(self, heads: Mapping[str, Heads], plan: Plan | None) -> Mapping[str, Tensor]: ...
+
+
+def attend(heads: Mapping[str, Heads], plan: Plan | None) -> dict[str, Tensor]:
+    """(B, H, N, d) by stream. Without a plan: one softmax over the joined sequence, the fast path."""
+    if plan is None:
+        return _joint(heads)
+    return {name: _grouped(heads, heads[name].q, groups) for name, groups in plan.items()}
+
+
+def _joint(heads: Mapping[str, Heads]) -> dict[str, Tensor]:
+    streams = list(heads.values())
+    q, k, v = (torch.cat([getattr(s, part) for s in streams], dim=2) for part in ("q", "k", "v"))
+    out = scaled_dot_product_attention(q, k, v, attn_mask=_padding([(s.k, s.keep) for s in streams]))
+    return dict(zip(heads, out.split([s.q.shape[2] for s in streams], dim=2), strict=True))
+
+
+def _grouped(heads: Mapping[str, Heads], q: Tensor, groups: Sequence[Group]) -> Tensor:
+    total: Tensor | None = None
+    for group in groups:
+        sources = [heads[s] if isinstance(s, str) else s for s in group.sources]
+        mask = _padding([(s.k, s.keep) for s in sources])
+        if group.mask is not None:
+            mask = group.mask if mask is None else group.mask & mask
+        k, v = torch.cat([s.k for s in sources], dim=2), torch.cat([s.v for s in sources], dim=2)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask) * group.weight
+        total = out if total is None else total + out
+    if total is None:
+        raise ValueError("a stream's plan needs at least one group")
+    return total
+
+
+def _padding(sources: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:
+    """(B, 1, 1, Nk) True = attend; None when no source has padding."""
+    if all(keep is None for _, keep in sources):
+        return None
+    rows = [torch.ones(k.shape[0], k.shape[2], dtype=torch.bool, device=k.device) if keep is None else keep for k, keep in sources]
+    return torch.cat(rows, dim=1)[:, None, None, :]

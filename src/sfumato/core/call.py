@@ -1,0 +1,142 @@
+"""Everything that varies from one evaluation of a network to the next, as one argument; and the policies that ride on it.
+
+A policy is a frozen config. `begin(run)` opens a Session, which holds whatever it remembers (caches keyed by site, lane and request).
+Sessions are listed outermost first. A block that no session, adapter or tap touches receives no Call at all and runs compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+from .errors import ConflictError
+from .state import Out, State
+
+if TYPE_CHECKING:
+    from .attention import Attend, Heads
+
+Hook = str
+HOOKS: tuple[Hook, ...] = ("branch", "attention", "tokens", "blocks", "outputs", "latents")
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """A stable name for a place in a network: a branch of a block, or one stream of it."""
+
+    block: int
+    branch: str
+    stream: str = ""
+
+    def __str__(self) -> str:
+        return ".".join(["blocks", str(self.block), self.branch, *([self.stream] if self.stream else [])])
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Where a policy acts. blocks: indices, None = all.   hooks: which kinds.   reads, writes: what it takes and alters
+    ("attention", "tokens", "branch", ...).   requires: capabilities of the network ("softmax", "joint", "probabilities").
+    gradients: whether it may run while gradients are recorded (caches may not).
+    """
+
+    hooks: frozenset[Hook]
+    blocks: frozenset[int] | None = None
+    writes: frozenset[str] = frozenset()
+    requires: frozenset[str] = frozenset()
+    gradients: bool = True
+
+    def covers(self, block: int) -> bool:
+        return bool(self.hooks & {"branch", "attention", "tokens"}) and (self.blocks is None or block in self.blocks)
+
+
+class Session:
+    """A policy at work on one run. Every hook's default lets the computation pass unchanged; a subclass overrides what it needs."""
+
+    footprint: Footprint = Footprint(frozenset())
+
+    def branch(self, site: Site, state: State, compute: Callable[[], Mapping[str, Tensor]], call: Call) -> Mapping[str, Tensor]:
+        """Around one branch's core, before the gate: tokens (B, N, D) by stream."""
+        return compute()
+
+    def attention(self, site: Site, heads: Mapping[str, Heads], attend: Attend, call: Call) -> Mapping[str, Tensor]:
+        """Around attention: per-stream q, k, v (B, H, N, d) after q/k norm, before rotation; returns (B, H, N, d) by stream."""
+        return attend(heads, None)
+
+    def tokens(self, block: int, state: State, call: Call) -> State:
+        """Before a block."""
+        return state
+
+    def blocks(self, state: State, run: Callable[[State, int, int], State], count: int, call: Call) -> State:
+        """Around the whole program of `count` items: leave early, re-enter, repeat."""
+        return run(state, 0, count)
+
+    def outputs(self, outs: Mapping[str, Out], step: int) -> Mapping[str, Out]:
+        """After a step's evaluations, by lane."""
+        return outs
+
+    def latents(self, z: Tensor, step: int) -> Tensor:
+        """After a step's update."""
+        return z
+
+
+class Policy(Protocol):
+    """A frozen config that opens Sessions. `footprint` is what is checked for conflicts before anything runs."""
+
+    @property
+    def footprint(self) -> Footprint: ...
+
+    def begin(self, run: Any) -> Session: ...
+
+
+Adapter = Callable[[Any, Tensor, Tensor, "Call"], Tensor]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One evaluation. sessions: outermost first.   adapters: by Linear name, `(linear, x, y, call) -> y`.   lane: which named evaluation.
+    step: index in the run.   t: noise level of the rows (B,), for parts that depend on it.   rows: request ids.
+    noise: random tensors drawn beforehand, by purpose.   taps: site names whose branch outputs are returned in `Out.feats`.
+    """
+
+    sessions: tuple[Session, ...] = ()
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    lane: str = "cond"
+    step: int = 0
+    t: Tensor | None = None
+    rows: tuple[int, ...] = ()
+    noise: Mapping[str, Tensor] = field(default_factory=dict)
+    taps: frozenset[str] = frozenset()
+
+    def touches(self, block: int) -> bool:
+        """Whether anything in this Call acts inside program item `block`."""
+        prefix = f"blocks.{block}."
+        return (
+            any(s.footprint.covers(block) for s in self.sessions)
+            or any(name.startswith(prefix) for name in self.adapters)
+            or any(tap.startswith(prefix) for tap in self.taps)
+        )
+
+    def hooked(self, hook: Hook, block: int | None = None) -> list[Session]:
+        """Sessions with this hook here, innermost first (the order to wrap in)."""
+
+        def here(footprint: Footprint) -> bool:
+            return hook in footprint.hooks and (block is None or footprint.blocks is None or block in footprint.blocks)
+
+        return [s for s in reversed(self.sessions) if here(s.footprint)]
+
+
+def check_policies(policies: Iterable[Policy], capabilities: Collection[str], gradients: bool = False) -> None:
+    """Raise `ConflictError` when a policy needs what the network lacks, two write the same thing, or a cache meets gradients."""
+    writers: dict[str, str] = {}
+    for policy in policies:
+        name, footprint = type(policy).__name__, policy.footprint
+        if missing := footprint.requires - set(capabilities):
+            raise ConflictError(f"{name} needs {', '.join(sorted(missing))}", f"this network offers {', '.join(sorted(capabilities)) or 'nothing of the kind'}")
+        if gradients and not footprint.gradients:
+            raise ConflictError(f"{name} keeps results from earlier evaluations, which would give wrong gradients", "train without it")
+        for thing in footprint.writes:
+            if thing in writers:
+                raise ConflictError(f"{name} and {writers[thing]} both replace {thing}", "use one of them")
+            writers[thing] = name

@@ -1,0 +1,215 @@
+"""A network as a program: an ordered list of items (blocks and rewires) that a State passes through.
+
+`run(state, a, b)` executes items a … b − 1; families supply `condition`, `embed` and `head`. The loop calls each item as a module
+(FSDP2 gathers weights only around `forward`) and hands the Call only to items it touches, so that the others run compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .call import Call, Session, Site, check_policies
+from .conditions import Conditions
+from .state import Out, State, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Units:
+    """Independent parts of a site (heads, hidden channels) and the parameters they own.
+
+    count: how many.   slices: parameter name -> (dimension, entries per unit); unit i owns `[i * n, (i + 1) * n)` of that dimension.
+    """
+
+    kind: str
+    count: int
+    slices: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class SiteInfo:
+    """One site: its streams, the names of its parameters, its units, and `cost(tokens by stream)` in multiply-adds per row."""
+
+    site: Site
+    streams: tuple[str, ...]
+    parameters: tuple[str, ...]
+    units: tuple[Units, ...]
+    cost: Callable[[Mapping[str, int]], int]
+
+
+class Branch(nn.Module):
+    """x += gate(c) * post(core(mod(pre(x), c))) for one or more streams; any part may be the identity.
+
+    A subclass implements `prepare` (norm and modulation, giving the core's inputs and the gates) and `compute` (the core).
+    """
+
+    name = "branch"
+    streams: tuple[str, ...] = ()
+
+    def prepare(self, state: State) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Core inputs and gates by stream; a stream without a gate adds its delta unscaled."""
+        raise NotImplementedError
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
+        """The core's output (B, N, D) by stream. Auxiliary losses go through `aux`."""
+        raise NotImplementedError
+
+    def aux(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Auxiliary losses (a router's balance, say), added to the State."""
+        return {}
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        """Cost and units; the default knows parameters only."""
+        names = tuple(f"{prefix}.{n}" for n, _ in self.named_parameters())
+        return SiteInfo(site, self.streams, names, (), lambda tokens: 0)
+
+    def forward(self, state: State, site: Site, call: Call | None) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Gated deltas, the core's raw output, and auxiliary losses."""
+        inputs, gates = self.prepare(state)
+        compute: Callable[[], Mapping[str, Tensor]] = partial(self.compute, inputs, state, site, call)
+        if call is not None:
+            for session in call.hooked("branch", site.block):
+                compute = partial(session.branch, site, state, compute, call)
+        out = compute()
+        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs)
+
+
+class Block(nn.Module):
+    """Ordered groups of branches. Branches of one group read the same input and add their deltas; groups follow one another."""
+
+    def __init__(self, *groups: Branch | tuple[Branch, ...]) -> None:
+        super().__init__()
+        self.groups = [tuple(b.name for b in (g if isinstance(g, tuple) else (g,))) for g in groups]
+        for group in groups:
+            for branch in group if isinstance(group, tuple) else (group,):
+                self.add_module(branch.name, branch)
+        self.index = 0
+
+    def forward(self, state: State, call: Call | None = None) -> State:
+        if call is not None:
+            for session in reversed(call.hooked("tokens", self.index)):
+                state = session.tokens(self.index, state, call)
+        for group in self.groups:
+            state = self._group(state, group, call)
+        return state
+
+    def _group(self, state: State, names: tuple[str, ...], call: Call | None) -> State:
+        tokens = {n: s.x for n, s in state.streams.items()}
+        feats: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
+        for name in names:
+            site = Site(self.index, name)
+            deltas, raw, aux = self.get_submodule(name)(state, site, call)
+            for stream, delta in deltas.items():
+                if state.streams[stream].update:
+                    tokens[stream] = tokens[stream] + delta
+            losses |= {f"{site}.{k}": v for k, v in aux.items()}
+            if call is not None and call.taps:
+                feats |= {f"{site}.{s}": x for s, x in raw.items() if f"{site}.{s}" in call.taps}
+        state = state.with_x(tokens)
+        return state.note(feats=feats, aux=losses) if feats or losses else state
+
+    def branches(self) -> Iterator[Branch]:
+        for group in self.groups:
+            for name in group:
+                branch = self.get_submodule(name)
+                assert isinstance(branch, Branch)
+                yield branch
+
+
+class Rewire(nn.Module):
+    """A program item that moves tokens or streams: push / merge a skip, resample, gather / scatter, attach / detach."""
+
+    index = 0
+
+    def forward(self, state: State, call: Call | None = None) -> State:
+        raise NotImplementedError
+
+
+class Network(nn.Module):
+    """A backbone. `capabilities`: what policies may rely on ("softmax", "joint", ...). `inputs`: names of the streams it takes."""
+
+    capabilities: frozenset[str] = frozenset()
+    inputs: tuple[str, ...] = ("image",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        self.checkpointing = False
+
+    def condition(self, streams: Mapping[str, Stream], cond: Conditions) -> Mapping[str, Tensor]:
+        """Conditioning tensors for `State.cond` from the streams' times and the filled slots."""
+        raise NotImplementedError
+
+    def embed(self, streams: Mapping[str, Stream], cond: Conditions) -> Mapping[str, Stream]:
+        """Token streams from latents, ids and token slots."""
+        raise NotImplementedError
+
+    def head(self, state: State) -> Mapping[str, Tensor]:
+        """Predictions by stream, shaped like the inputs."""
+        raise NotImplementedError
+
+    def set_program(self, items: list[nn.Module]) -> None:
+        """Install the program and give every item its index."""
+        self.blocks = nn.ModuleList(items)
+        for index, item in enumerate(items):
+            item.index = index  # type: ignore[assignment]
+
+    def start(self, streams: Mapping[str, Stream], cond: Conditions) -> State:
+        """The State that enters the program."""
+        return State(self.embed(streams, cond), self.condition(streams, cond))
+
+    def run(self, state: State, a: int, b: int, call: Call | None = None) -> State:
+        """Items a … b − 1."""
+        for index in range(a, b):
+            item = self.blocks[index]
+            touched = call if call is not None and call.touches(index) else None
+            if self.checkpointing and torch.is_grad_enabled():
+                state = checkpoint(item, state, touched, use_reentrant=False)
+            else:
+                state = item(state, touched)
+        return state
+
+    def forward(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> Out:
+        state = self.start(streams, cond)
+        state = self._whole(state, call)
+        return Out(self.head(state), state.feats, state.aux)
+
+    def _whole(self, state: State, call: Call | None) -> State:
+        run: Callable[[State, int, int], State] = partial(self.run, call=call)
+        if call is None or not call.sessions:
+            return run(state, 0, len(self.blocks))
+        for session in call.hooked("blocks"):
+            run = partial(_around, session, run, call)
+        return run(state, 0, len(self.blocks))
+
+    def sites(self) -> tuple[SiteInfo, ...]:
+        """Every branch of every block, in program order."""
+        return tuple(
+            branch.describe(Site(index, branch.name), f"blocks.{index}.{branch.name}")
+            for index, item in enumerate(self.blocks)
+            if isinstance(item, Block)
+            for branch in item.branches()
+        )
+
+    def compile_blocks(self) -> None:
+        """Compile every program item by itself; items that a policy touches still run eagerly through the same module."""
+        for item in self.blocks:
+            item.compile(dynamic=False)
+
+    def admit(self, sessions: tuple[Session, ...], policies: tuple[object, ...]) -> None:
+        """Refuse policies this network cannot carry (see `check_policies`)."""
+        check_policies(policies, self.capabilities, gradients=torch.is_grad_enabled())  # type: ignore[arg-type]
+
+
+def _around(session: Session, run: Callable[[State, int, int], State], call: Call, state: State, a: int, b: int) -> State:
+    return session.blocks(state, run, b, call)
