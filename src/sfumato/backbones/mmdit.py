@@ -1,0 +1,225 @@
+"""MM-DiT, Stable Diffusion 3's backbone (Esser et al., arXiv 2403.03206): text and image keep separate weights and attend jointly.
+
+    c = MLP(sinusoid(1000 t)) + MLP(pooled text)
+    x_s += gate_s(c) * Out_s(attention over [image, text] of q_s, k_s, v_s from mod(LN(x_s)))         s = image, text
+    x_s += gate'_s(c) * MLP_s(mod'(LN(x_s)))
+    the last block's text stream only lends its keys and values.
+
+May touch nn/ and core/. Time in [0, 1], 1 = noise; tokens row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..core.call import Call, Site
+from ..core.conditions import Conditions
+from ..core.errors import ConfigError, UsageError
+from ..core.program import Block, Branch, Network, SiteInfo, Units
+from ..core.state import State, Stream
+from ..nn.attention import AttentionShape, JointAttention
+from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, unpatchify
+from ..nn.linear import Linear, name_linears
+from ..nn.mlp import MLP
+from ..nn.modulation import Modulation, modulate
+from ..nn.norms import LayerNorm
+from ..nn.positions import sincos_2d
+from . import Family
+
+STREAMS = ("image", "text")
+
+
+@dataclass(frozen=True)
+class MMDiTConfig:
+    """Shape of an MM-DiT. SD3's MMDiT(d): depth d, width 64 d, heads d.
+
+    channels: of a latent.   patch: latent cells per token side.   text_width, pooled_width: of the conditioning slots "text" and "pooled".
+    base_grid: token rows of a square training picture, where positions are centred.
+    """
+
+    depth: int = 8
+    width: int = 320
+    heads: int = 5
+    channels: int = 16
+    patch: int = 2
+    text_width: int = 384
+    pooled_width: int = 384
+    mlp_ratio: int = 4
+    qk_norm: bool = True
+    base_grid: int = 8
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.width, self.heads, self.channels, self.patch) < 1:
+            raise ConfigError(f"sizes of an MM-DiT are at least 1: {self}")
+        if self.width % self.heads or self.width % 4:
+            raise ConfigError(f"width is {self.width}", f"a multiple of 4 and of the number of heads, {self.heads}")
+
+
+class MMDiT(Network):
+    """Streams in: "image", latents (B, C, h, w) with t (B,). Slots: tokens "text" (B, N, text_width), vector "pooled" (B, pooled_width)."""
+
+    capabilities = frozenset({"softmax", "joint"})
+    inputs = ("image",)
+
+    def __init__(self, config: MMDiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.patch = PatchEmbedding(config.channels, width, config.patch)
+        self.text = Linear(config.text_width, width, "embed")
+        self.time = TimeEmbedding(width)
+        self.pooled = MLPEmbedding(config.pooled_width, width)
+        self.final_norm = LayerNorm(width)
+        self.final_modulation = Modulation(width, 2)
+        self.final = Linear(width, config.patch**2 * config.channels, "head")
+        self.set_program([_block(config, last=i == config.depth - 1) for i in range(config.depth)])
+        _initialise(self)
+        name_linears(self)
+
+    def condition(self, streams: Mapping[str, Stream], cond: Conditions) -> dict[str, Tensor]:
+        t = streams["image"].t
+        if t is None:
+            raise UsageError("the image stream has no noise level t")
+        return {"c": self.time(t) + self.pooled(cond.vectors["pooled"].to(self.pooled.up.weight.dtype))}
+
+    def embed(self, streams: Mapping[str, Stream], cond: Conditions) -> dict[str, Stream]:
+        latents = streams["image"].x
+        grid = self.grid(latents.shape[-2], latents.shape[-1])
+        dtype = self.text.weight.dtype
+        # The table is added in fp32 so that autocast cannot round it.
+        table = sincos_2d(*grid, self.config.width, self.config.base_grid).to(latents.device)
+        image = self.patch(latents.to(dtype)).float() + table
+        text = cond.tokens["text"]
+        # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
+        states = text.states.to(dtype).masked_fill(~text.keep[..., None], 0.0)
+        return {
+            "image": Stream(image.to(dtype), grid=grid, t=streams["image"].t),
+            "text": Stream(self.text(states).to(dtype), keep=text.keep),
+        }
+
+    def grid(self, rows: int, columns: int) -> tuple[int, int]:
+        """Token rows and columns of a latent; `UsageError` naming the nearest size when the patch does not divide it."""
+        patch = self.config.patch
+        if rows % patch or columns % patch:
+            nearest = tuple(max(patch, round(n / patch) * patch) for n in (rows, columns))
+            raise UsageError(f"a latent of {rows} x {columns} does not divide into patches of {patch}", f"the nearest is {nearest[0]} x {nearest[1]}")
+        return rows // patch, columns // patch
+
+    def head(self, state: State) -> dict[str, Tensor]:
+        shift, scale = self.final_modulation(state.cond["c"])
+        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale))
+        grid = state.streams["image"].grid
+        assert grid is not None
+        return {"image": unpatchify(tokens, grid, self.config.patch)}
+
+
+class JointBranch(Branch):
+    """Attention over both streams. A silent stream is modulated by shift and scale only and gets no output."""
+
+    name = "attention"
+    streams = STREAMS
+
+    def __init__(self, config: MMDiTConfig, last: bool) -> None:
+        super().__init__()
+        self.norm = LayerNorm(config.width)
+        self.modulation = nn.ModuleDict({s: Modulation(config.width, 2 if last and s == "text" else 3) for s in STREAMS})
+        shape = AttentionShape(config.width, config.heads, config.qk_norm)
+        self.core = JointAttention(shape, STREAMS, silent=frozenset({"text"}) if last else frozenset())
+
+    def prepare(self, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.modulation, self.norm, state)
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
+        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
+        return outputs
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        heads = {s: self.core._of(s) for s in STREAMS}
+        width, count = heads["image"].q.in_features, heads["image"].heads
+        each = width // count
+        slices = {f"{prefix}.core.projections.{s}.{p}.weight": (0, each) for s in STREAMS for p in ("q", "k", "v")}
+        slices |= {f"{prefix}.core.projections.{s}.out.weight": (1, each) for s in STREAMS if heads[s].out is not None}
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            total = sum(tokens[s] for s in STREAMS)
+            linear = sum(tokens[s] * width * width * (4 if heads[s].out is not None else 3) for s in STREAMS)
+            return linear + 2 * total * total * width
+
+        return SiteInfo(site, self.streams, info.parameters, (Units("heads", count, slices),), cost)
+
+
+class MLPBranch(Branch):
+    """One MLP per stream."""
+
+    name = "mlp"
+
+    def __init__(self, config: MMDiTConfig, streams: tuple[str, ...]) -> None:
+        super().__init__()
+        self.streams = streams
+        self.norm = LayerNorm(config.width)
+        self.modulation = nn.ModuleDict({s: Modulation(config.width, 3) for s in streams})
+        self.core = nn.ModuleDict({s: MLP(config.width, config.mlp_ratio * config.width) for s in streams})
+
+    def prepare(self, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.modulation, self.norm, state)
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        return {s: self.core[s](x, call) for s, x in inputs.items()}
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        first = self.core[self.streams[0]]
+        assert isinstance(first, MLP)
+        width, hidden = first.up.in_features, first.up.out_features
+        slices: dict[str, tuple[int, int]] = {}
+        for s in self.streams:
+            slices |= {f"{prefix}.core.{s}.up.weight": (0, 1), f"{prefix}.core.{s}.up.bias": (0, 1), f"{prefix}.core.{s}.down.weight": (1, 1)}
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            return sum(2 * tokens[s] * width * hidden for s in self.streams)
+
+        return SiteInfo(site, self.streams, info.parameters, (Units("channels", hidden, slices),), cost)
+
+
+def _modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    inputs: dict[str, Tensor] = {}
+    gates: dict[str, Tensor] = {}
+    for name, layer in modulation.items():
+        shift, scale, *gate = layer(state.cond["c"])
+        inputs[name] = modulate(norm(state[name]), shift, scale)
+        if gate:
+            gates[name] = gate[0]
+    return inputs, gates
+
+
+def _block(config: MMDiTConfig, last: bool) -> Block:
+    return Block(JointBranch(config, last), MLPBranch(config, ("image",) if last else STREAMS))
+
+
+def _initialise(net: MMDiT) -> None:
+    """DiT's practice: Xavier for matrices, zero for modulation (set where it is made) and for the last Linear, so that the net starts at 0."""
+    for module in net.modules():
+        if isinstance(module, Linear) and module.role in ("q", "k", "v", "out", "up", "down", "embed"):
+            if module.role != "embed" or module is net.text:
+                nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    nn.init.zeros_(net.final.weight)
+    nn.init.zeros_(net.final.bias)
+
+
+def tiny(seed: int = 0, **overrides: int | bool) -> MMDiT:
+    """A few thousand random parameters with every output alive (no zero initialisation): for tests and sketches."""
+    torch.manual_seed(seed)
+    net = MMDiT(MMDiTConfig(**{"depth": 3, "width": 32, "heads": 2, "channels": 4, "text_width": 12, "pooled_width": 6, "base_grid": 4, **overrides}))  # type: ignore[arg-type]
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+    return net
+
+
+FAMILY = Family(MMDiT, MMDiTConfig, tiny)

@@ -1,0 +1,214 @@
+"""Pipelines on disk: the diffusers folder layout, safetensors only, every weight file with its checksum.
+
+    model_index.json                        which class each component is
+    transformer/  config.json  diffusion_pytorch_model.safetensors
+    vae/          config.json  diffusion_pytorch_model.safetensors       (diffusers' AutoencoderKL loads it)
+    scheduler/    scheduler_config.json                                  (diffusers' FlowMatchEulerDiscreteScheduler loads it)
+    sfumato.json                            meaning of the prediction, conditioning slots, sampling defaults, text encoder, card, checksums
+
+Nothing in a folder is ever executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..backbones import backbones
+from ..codecs.kl import KLCodec
+from ..core.conditions import Slot
+from ..core.config import from_dict, to_dict
+from ..core.denoiser import Denoiser, Meaning
+from ..core.errors import OutputError, UnknownNameError, UsageError, WeightsError
+from ..core.files import refuse_overwrite, sha256, verify, write_json
+from ..text import text_encoders
+from .text_to_image import Defaults, TextToImage
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+def assets() -> Path:
+    """The folder of models that ship with the package."""
+    return Path(str(resources.files("sfumato"))) / "assets"
+
+
+def shipped() -> list[str]:
+    """Names of the shipped pipelines."""
+    folder = assets()
+    return sorted(p.name for p in folder.iterdir() if (p / "model_index.json").is_file()) if folder.is_dir() else []
+
+
+def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> TextToImage:
+    """A pipeline by shipped name or folder. `dtype` None: fp32 on a CPU, bf16 elsewhere.
+
+    Raises `UnknownNameError` with the nearest names, `WeightsError` naming a missing, damaged or pickled file.
+    """
+    folder = _find(name_or_dir)
+    index, record = _json(folder / "model_index.json"), _json(folder / "sfumato.json")
+    checksums: dict[str, str] = record.get("checksums", {})
+    for file, expected in checksums.items():
+        verify(folder / file, expected)
+    net = _network(folder / "transformer", index)
+    pipe = TextToImage(
+        encoder=text_encoders.get(record["text_encoder"])(),
+        denoiser=Denoiser(net, from_dict(Meaning, record["meaning"])),
+        codec=KLCodec(_autoencoder(folder / "vae")),
+        slots=tuple(from_dict(Slot, slot) for slot in record["slots"]),
+        defaults=from_dict(Defaults, record["defaults"]),
+        identity={"name": record.get("name", folder.name), "sha256": checksums.get(f"transformer/{WEIGHTS}", "")},
+        card=record.get("card", {}),
+    )
+    pipe.denoiser.net.eval().requires_grad_(False)
+    pipe.codec.eval().requires_grad_(False)
+    try:
+        return pipe.to(device, dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16))
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}", "'cpu' always works; 'cuda' needs a GPU and a CUDA build of torch") from error
+
+
+def save(pipe: TextToImage, folder: str | Path, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
+    """Write `pipe` to `folder`, complete or not at all; `dtype` of the stored weights, None = as they are. Returns the folder.
+
+    Raises `OutputError` when it exists without `overwrite`, or on a full or read-only disk.
+    """
+    final = Path(folder)
+    refuse_overwrite(final, overwrite)
+    part = final.parent / f".{final.name}.part"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        _write(pipe, part, final.name, dtype)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(part, final)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {final}: {error}", "free space, or name a folder you may write to") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return final
+
+
+def _write(pipe: TextToImage, folder: Path, name: str, dtype: torch.dtype | None) -> None:
+    net = pipe.denoiser.net
+    family = backbones.name_of(type(net))
+    _weights(net, folder / "transformer", {"_class_name": family, **to_dict(net.config)}, dtype)  # type: ignore[arg-type]
+    vae = pipe.codec.autoencoder
+    plain = {k: v for k, v in vae.config.items() if k != "_use_default_values"}
+    _weights(vae, folder / "vae", json.loads(json.dumps(plain)), dtype)
+    write_json(
+        folder / "scheduler" / "scheduler_config.json",
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": pipe.defaults.shift, "use_dynamic_shifting": False},
+    )
+    write_json(
+        folder / "model_index.json",
+        {
+            "_class_name": "TextToImage",
+            "_library": "sfumato",
+            "transformer": ["sfumato", family],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        },
+    )
+    files = [f"transformer/{WEIGHTS}", f"vae/{WEIGHTS}"]
+    write_json(
+        folder / "sfumato.json",
+        {
+            "name": pipe.identity.get("name", name),
+            "text_encoder": pipe.encoder.name,
+            "meaning": to_dict(pipe.denoiser.meaning),
+            "slots": [to_dict(slot) for slot in pipe.slots],
+            "defaults": to_dict(pipe.defaults),
+            "card": dict(pipe.card),
+            "checksums": {file: sha256(folder / file) for file in files},
+        },
+    )
+
+
+def _weights(module: nn.Module, folder: Path, config: Mapping[str, Any], dtype: torch.dtype | None) -> None:
+    write_json(folder / "config.json", config)
+    tensors = {n: t.detach().cpu().to(dtype or t.dtype).contiguous() for n, t in module.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _find(name_or_dir: str | Path) -> Path:
+    folder = Path(name_or_dir)
+    if not folder.is_dir() and str(name_or_dir) in shipped():
+        folder = assets() / str(name_or_dir)
+    if not folder.is_dir():
+        raise UnknownNameError("model", str(name_or_dir), shipped())
+    if not (folder / "model_index.json").is_file():
+        pickled = [p.name for p in sorted(folder.rglob("*")) if p.suffix in PICKLES]
+        if pickled:
+            raise WeightsError(f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", "convert them to safetensors first")
+        raise WeightsError(f"{folder} is no pipeline folder: it has no model_index.json", f"shipped models: {', '.join(shipped())}")
+    return folder
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise WeightsError(f"missing file {path}", "only pipelines that sfumato saved load today") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"damaged file {path}: {error}", "fetch or reinstall it") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"damaged file {path}: an object is needed, not {type(content).__name__}")
+    return content
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a component folder; `WeightsError` when the file is missing, damaged or a pickle."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        if pickled := [p.name for p in sorted(folder.glob("*")) if p.suffix in PICKLES]:
+            raise WeightsError(f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", f"convert them to {WEIGHTS}")
+        raise WeightsError(f"missing file {path}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"damaged file {path}: {error}", "fetch or reinstall it") from error
+
+
+def _network(folder: Path, index: Mapping[str, Any]) -> Any:
+    config = _json(folder / "config.json")
+    family = backbones.get(str(config.pop("_class_name", index.get("transformer", ["", "?"])[1])))
+    with torch.device("meta"):
+        net = family.network(from_dict(family.config, config))
+    assign_strictly(net, tensors(folder), str(folder / WEIGHTS))
+    return net
+
+
+def _autoencoder(folder: Path) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    config = {k: v for k, v in _json(folder / "config.json").items() if not k.startswith("_")}
+    with torch.device("meta"):
+        autoencoder = AutoencoderKL(**config)
+    assign_strictly(autoencoder, tensors(folder), str(folder / WEIGHTS))
+    return autoencoder
+
+
+def assign_strictly(module: nn.Module, found: Mapping[str, torch.Tensor], where: str) -> None:
+    """Give `module` (on meta) its tensors; `WeightsError` lists missing, extra and misshapen ones."""
+    wanted = {n: tuple(t.shape) for n, t in module.state_dict().items()}
+    missing = sorted(set(wanted) - set(found))
+    extra = sorted(set(found) - set(wanted))
+    misshapen = [f"{n} {tuple(found[n].shape)} instead of {wanted[n]}" for n in sorted(set(wanted) & set(found)) if tuple(found[n].shape) != wanted[n]]
+    if missing or extra or misshapen:
+        parts = [f"{kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" for kind, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen)) if names]
+        raise WeightsError(f"{where} does not fit its config ({len(missing)} missing, {len(extra)} extra, {len(misshapen)} misshapen)", "; ".join(parts))
+    module.load_state_dict(dict(found), strict=True, assign=True)

@@ -1,0 +1,65 @@
+"""The one sampling loop: evaluate what the process asks for, batching lanes that share a network call; report, preview, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..core.call import Call
+from ..core.conditions import concatenate
+from ..core.denoiser import Denoiser
+from ..core.errors import CancelledError
+from ..core.process import NetCall
+from ..core.rng import Rows
+from ..core.state import Out
+from .ode import DrawRequest, Ode, OdeRun
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback sees after a step. `estimate`: the x_0 (B, C, h, w) the model expects, a latent preview."""
+
+    index: int
+    total: int
+    estimate: Tensor
+
+
+OnStep = Callable[[Step], bool | None]
+
+
+def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:
+    """Answer all lanes. Lanes whose Calls carry no policy, adapter, tap or stream of their own run as one batch."""
+    plain = {lane: c for lane, c in calls.items() if not (c.others or _special(c.call))}
+    outs = {lane: denoiser.out(c.x, c.t, c.cond, c.call, c.others) for lane, c in calls.items() if lane not in plain}
+    if plain:
+        outs |= _together(denoiser, plain)
+    return outs
+
+
+def _special(call: Call) -> bool:
+    return bool(call.sessions or call.adapters or call.taps or call.noise)
+
+
+def _together(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:
+    members = list(calls.values())
+    x, t = torch.cat([c.x for c in members]), torch.cat([c.t for c in members])
+    out = denoiser.out(x, t, concatenate([c.cond for c in members]), replace(members[0].call, lane="+".join(calls), t=t))
+    parts = {name: pred.split([len(c.x) for c in members]) for name, pred in out.pred.items()}
+    return {lane: Out({name: part[i] for name, part in parts.items()}, {}, out.aux) for i, lane in enumerate(calls)}
+
+
+@torch.no_grad()
+def draw(process: Ode, request: DrawRequest, rows: Rows, on_step: OnStep | None = None) -> Tensor:
+    """Run `process` to its end and return the latents. `on_step` returning False stops the run with `CancelledError`."""
+    run: OdeRun = process.init(request, rows)
+    total = len(process.times) - 1
+    while not process.done(run):
+        before = run.walk.index
+        run = process.update(run, evaluate(process.denoiser, process.calls(run)), rows)
+        if on_step is not None and run.walk.index > before and run.estimate is not None:
+            if on_step(Step(run.walk.index, total, run.estimate)) is False:
+                raise CancelledError(f"stopped after step {run.walk.index} of {total}")
+    return process.result(run)

@@ -1,0 +1,102 @@
+"""The ODE process: a solver walking a denoiser's probability-flow ODE from noise, or from any point of the path, under guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..core.call import Call, Session
+from ..core.conditions import Conditions
+from ..core.denoiser import Denoiser
+from ..core.errors import UsageError
+from ..core.process import NetCall
+from ..core.rng import Rows
+from ..core.state import Out, require_finite
+from .guidance import ClassifierFree
+from .solvers import Seen, Solver, Walk, start
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """What to draw: `shape` (C, h, w) of a latent, conditions by lane, and optionally a clean latent `x0` (B, C, h, w) to start from,
+    noised to the grid's first time (image to image).
+    """
+
+    shape: tuple[int, ...]
+    conds: Mapping[str, Conditions]
+    x0: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class OdeRun:
+    """A run between two evaluations. `estimate`: the latest x_0, for previews."""
+
+    walk: Walk
+    conds: Mapping[str, Conditions]
+    estimate: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Ode:
+    """`times`: from t near 1 to 0 (see `schedules.grid`). The state is fp32; `device`: where the network runs."""
+
+    denoiser: Denoiser
+    solver: Solver
+    times: Tensor
+    guidance: ClassifierFree = field(default_factory=ClassifierFree)
+    sessions: tuple[Session, ...] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def init(self, request: DrawRequest, rows: Rows) -> OdeRun:
+        noise = rows.normal(request.shape, "noise").to(self.device)
+        first = self.times[0].to(self.device)
+        if request.x0 is None and float(first) != 1.0:
+            raise UsageError(f"the grid starts at t = {float(first):.3f}", "give x0 to start from, or a grid that starts at 1")
+        x = noise if request.x0 is None else self.denoiser.path.mix(request.x0.to(self.device), noise, first)
+        alpha, sigma = self._at(self.times)
+        walk = start(x / (alpha[0] + sigma[0]).float().to(x), sigma / (alpha + sigma))
+        return OdeRun(walk, {lane: cond.to(self.device) for lane, cond in request.conds.items()})
+
+    def calls(self, run: OdeRun) -> dict[str, NetCall]:
+        y, t = self._place(run)
+        alpha, sigma = self._at(torch.tensor(t, dtype=torch.float64))
+        x = y * float(alpha + sigma)
+        times = torch.full((len(x),), t, dtype=torch.float32, device=x.device)
+        return {
+            lane: NetCall(x, times, run.conds[lane], Call(self.sessions, lane=lane, step=run.walk.index, t=times))
+            for lane in self.guidance.lanes(t)
+        }
+
+    def update(self, run: OdeRun, outs: Mapping[str, Out], rows: Rows) -> OdeRun:
+        y, t = self._place(run)
+        for session in reversed(self.sessions):
+            outs = session.outputs(outs, run.walk.index)
+        prediction = self.guidance.combine({lane: out.pred["image"] for lane, out in outs.items()}, t)
+        require_finite(prediction, f"the prediction at step {run.walk.index + 1}, t = {t:.3f}")
+        alpha, sigma = self._at(torch.tensor(t, dtype=torch.float64))
+        times = torch.full((len(y),), t, dtype=torch.float32, device=y.device)
+        seen = self.denoiser.interpret(prediction, y * float(alpha + sigma), times)
+        walk = self.solver.advance(run.walk, Seen(seen.x0, seen.eps))
+        for session in reversed(self.sessions):
+            walk = replace(walk, y=session.latents(walk.y, run.walk.index))
+        return replace(run, walk=walk, estimate=seen.x0)
+
+    def done(self, run: OdeRun) -> bool:
+        return run.walk.done
+
+    def result(self, run: OdeRun) -> Tensor:
+        """The latents (B, C, h, w) of a finished run."""
+        return run.walk.y
+
+    def _place(self, run: OdeRun) -> tuple[Tensor, float]:
+        """y to evaluate at, and the path's own time there (the grid's, not the straight path's)."""
+        y, s = self.solver.place(run.walk)
+        index = run.walk.times.index(s, run.walk.index)
+        return y, float(self.times[index])
+
+    def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        path = self.denoiser.path
+        return path.alpha(t), path.sigma(t)

@@ -1,0 +1,95 @@
+"""The Task that trains a text-to-image network on precomputed latents and text states, and the stream that feeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.conditions import Conditions, Slot, Tokens, nulled
+from ..core.denoiser import Denoiser, Meaning
+from ..core.errors import ConfigError
+from ..core.program import Network
+from ..core.rng import Draws, generator
+from ..core.task import Batch, Loss, Phase
+from ..objectives.denoising import Denoising
+from .batches import Columns
+
+TEXT_SLOTS = (Slot("text"), Slot("pooled"))
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Text states of many captions, without padding: caption i owns rows offsets[i] … offsets[i + 1] of `states` (T, D); pooled (M, P)."""
+
+    states: Tensor
+    offsets: Tensor
+    pooled: Tensor
+
+    def conditions(self, captions: Tensor) -> Conditions:
+        """Slots "text" and "pooled" of captions (B,), padded to the longest, fp32."""
+        starts, ends = self.offsets[captions], self.offsets[captions + 1]
+        steps = torch.arange(int((ends - starts).max()))
+        keep = steps < (ends - starts)[:, None]
+        rows = (starts[:, None] + steps).clamp_max(len(self.states) - 1)
+        states = self.states[rows].float().masked_fill(~keep[..., None], 0.0)
+        return Conditions({"text": Tokens(states, keep)}, {"pooled": self.pooled[captions].float()})
+
+
+class LatentStream:
+    """Batches of latents with the states of one caption each, a pure function of the batch's index.
+
+    `captions` (rows, forms): caption numbers in the table. `weights` (forms,): how often each form is used. All rows of a batch share a form,
+    so that a batch of short captions is not padded to a long one.
+    """
+
+    def __init__(self, latents: Tensor, captions: Tensor, table: TextTable, weights: Sequence[float], size: int, seed: int) -> None:
+        if captions.shape != (len(latents), len(weights)):
+            raise ConfigError(f"captions are {tuple(captions.shape)}", f"one row per latent and one column per weight: {(len(latents), len(weights))}")
+        self.rows = Columns({"latents": latents, "captions": captions}, size, seed)
+        self.table, self.seed = table, seed
+        self.weights = torch.tensor(weights, dtype=torch.float64)
+
+    def batch(self, index: int) -> Mapping[str, Any]:
+        rows = self.rows.batch(index)
+        form = int(torch.multinomial(self.weights, 1, generator=generator((self.seed, "form", index))))
+        return {"latents": rows["latents"].float(), "cond": self.table.conditions(rows["captions"][:, form])}
+
+
+@dataclass(frozen=True)
+class DiffusionTask:
+    """Batches hold `latents` (B, C, h, w) and `cond`, Conditions. Dropped rows see each slot's null form."""
+
+    net: Network
+    objective: Denoising = field(default_factory=Denoising)
+    meaning: Meaning = field(default_factory=Meaning)
+    slots: tuple[Slot, ...] = TEXT_SLOTS
+
+    def __post_init__(self) -> None:
+        if (self.objective.prediction, self.objective.path.name) != (self.meaning.prediction, self.meaning.path):
+            raise ConfigError(f"the objective trains {self.objective.prediction} on the {self.objective.path.name} path", f"the model is saved as {self.meaning}")
+
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        return {"net": self.net}
+
+    def phases(self, step: int) -> Sequence[Phase]:
+        return [Phase("denoise", ("net",))]
+
+    def loss(self, phase: Phase, batch: Batch, carry: MutableMapping[str, Any], draws: Draws) -> Loss:
+        latents: Tensor = batch["latents"]
+        sample = self.objective.draw(latents, draws)
+        cond: Conditions = batch["cond"].to(latents.device)
+        out = Denoiser(self.net, self.meaning).out(sample.x_t, sample.t, self._dropped(cond, len(latents), draws))
+        error = self.objective.loss(out.pred["image"], sample)
+        aux = {name.split(".")[-1]: value for name, value in out.aux.items()}
+        total = error.mean() + sum(out.aux.values(), torch.zeros((), device=error.device))
+        return Loss(total, {"mse": error.mean(), **aux})
+
+    def _dropped(self, cond: Conditions, rows: int, draws: Draws) -> Conditions:
+        groups = {slot.group: slot.dropout for slot in self.slots}
+        dropped = {g: (draws.uniform((rows,), f"drop {g}") < p).to(next(iter(cond.vectors.values())).device) for g, p in groups.items()}
+        return nulled(cond, self.slots, dropped)

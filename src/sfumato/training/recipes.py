@@ -1,0 +1,123 @@
+"""How the shipped models are made: a codec, its decoder polished, then a network on its latents. Each function resumes from its folder.
+
+`make models` runs them in order with these defaults; every number that matters is in a config that is written beside the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..backbones.mmdit import MMDiT, MMDiTConfig
+from ..codecs.kl import KLCodec, KLConfig, new_autoencoder, psnr
+from ..core.config import to_dict
+from ..core.denoiser import Denoiser, Meaning
+from ..core.errors import DataError
+from ..core.files import write_json, write_with
+from ..data.sources import Source
+from ..objectives.denoising import Denoising
+from ..objectives.times import law
+from ..pipelines.text_to_image import Defaults, TextToImage
+from ..text.encoded import TextEncoder
+from .batches import Columns
+from .codec import CodecTask, CodecTaskConfig
+from .diffusion import TEXT_SLOTS, DiffusionTask, LatentStream
+from .loop import TrainConfig, train
+from .optimizers import OptimizerConfig
+from .precompute import precompute
+from .samples import SampleGrid
+
+
+@dataclass(frozen=True)
+class CodecRecipe:
+    """`batch` pictures a step. `freeze_encoder`: polish the decoder only, so that latents already in use keep their meaning."""
+
+    shape: KLConfig = field(default_factory=KLConfig)
+    task: CodecTaskConfig = field(default_factory=lambda: CodecTaskConfig(crop=64, crop_steps=2600))
+    batch: int = 16
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            steps=3000, ema=0.995, optimizer=OptimizerConfig(lr=2e-3, warmup=50, decay_from=0.3), sample_every=250
+        )
+    )
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """`forms`: how often each caption form of the source is drawn (bare label, label + style, a drawing of, label + tags, a sentence)."""
+
+    shape: MMDiTConfig = field(default_factory=MMDiTConfig)
+    time_law: str = "logit-normal"
+    forms: tuple[float, ...] = (0.1, 0.5, 0.2, 0.1, 0.1)
+    batch: int = 128
+    defaults: Defaults = field(default_factory=Defaults)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            steps=3000,
+            ema=0.998,
+            optimizer=OptimizerConfig(name="muon", lr=1e-3, muon_lr=2e-3, warmup=100, decay_from=0.5, weight_decay=0.01),
+            sample_every=500,
+        )
+    )
+
+
+def train_codec(source: Source, held_out: Source, out: Path, recipe: CodecRecipe, start: KLCodec | None = None, quiet: bool = False) -> KLCodec:
+    """Train a codec on `source` and record its PSNR on `held_out` in `out/card.json`. `start`: a codec whose decoder alone is trained on."""
+    torch.manual_seed(recipe.train.seed)
+    codec = start or KLCodec(new_autoencoder(recipe.shape))
+    task = CodecTask(codec, recipe.task, decoder_only=start is not None)
+    unseen = held_out.images()
+
+    def sampler(folder: Path, step: int) -> None:
+        write_json(folder / "held_out.json", {"step": step, "psnr": float(held_out_psnr(codec, unseen[:: max(1, len(unseen) // 64)]).mean())})
+
+    run = train(task, {"train": Columns({"images": source.images()}, recipe.batch, recipe.train.seed)}, recipe.train, out, sampler, quiet)
+    with run.averaged():
+        state = {n: t.detach().clone() for n, t in codec.state_dict().items()}
+    codec.load_state_dict(state)
+    codec.eval().requires_grad_(False)
+    if start is None:
+        with torch.no_grad():
+            codec.normalise(torch.cat([codec.posterior(part.float() / 127.5 - 1).mean for part in source.images()[::8].split(32)]))
+    measured = held_out_psnr(codec, unseen)
+    write_with(out / "codec.safetensors", lambda path: save_file({n: t.contiguous() for n, t in codec.state_dict().items()}, path))
+    write_json(
+        out / "card.json",
+        {
+            "config": {k: v for k, v in codec.autoencoder.config.items() if k != "_use_default_values"},
+            "recipe": to_dict(recipe),
+            "held_out": {"pictures": len(unseen), "psnr": float(measured.mean()), "psnr_5th_percentile": float(measured.quantile(0.05))},
+        },
+    )
+    return codec
+
+
+@torch.no_grad()
+def held_out_psnr(codec: KLCodec, images: Tensor) -> Tensor:
+    """(N,) PSNR in dB of uint8 pictures (N, 3, H, W) through the codec in fp32."""
+    device = next(codec.parameters()).device
+    parts = (part.to(device).float() / 127.5 - 1 for part in images.split(16))
+    return torch.cat([psnr(codec.decode(codec.encode(x)), x).cpu() for x in parts])
+
+
+def train_model(source: Source, codec: KLCodec, encoder: TextEncoder, out: Path, recipe: ModelRecipe, quiet: bool = False) -> TextToImage:
+    """Train an MM-DiT on `source` through `codec` and return the pipeline with the averaged weights. Sample grids go to `out/samples`."""
+    forms = max(len(row) for row in source.column("captions"))
+    if len(recipe.forms) != forms:
+        raise DataError(f"the source has {forms} caption forms and the recipe weighs {len(recipe.forms)}", "give one weight per form")
+    ready = precompute(source, codec, encoder, out)
+    torch.manual_seed(recipe.train.seed)
+    net = MMDiT(recipe.shape)
+    task = DiffusionTask(net, Denoising(law(recipe.time_law)))
+    stream = LatentStream(ready.latents, ready.captions, ready.table, recipe.forms, recipe.batch, recipe.train.seed)
+    pipe = TextToImage(encoder, Denoiser(net, Meaning()), codec, TEXT_SLOTS, recipe.defaults)
+    run = train(task, {"train": stream}, recipe.train, out, SampleGrid(pipe), quiet)
+    with run.averaged():
+        state = {n: t.detach().clone() for n, t in net.state_dict().items()}
+    net.load_state_dict(state)
+    net.eval().requires_grad_(False)
+    return pipe

@@ -1,0 +1,35 @@
+"""Sample pictures while training, drawn by the pipeline itself: the preview is the product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.files import write_with
+from ..pipelines.text_to_image import TextToImage
+from ..pipelines.sheet import contact_sheet
+
+PROMPTS = (
+    "grinning face, fluent 3d style",
+    "red heart, noto style",
+    "sunflower, twemoji style",
+    "cat face, fluent flat style",
+    "hamburger, noto style",
+    "sport utility vehicle, twemoji style",
+    "umbrella, fxemoji style",
+    "rocket, emojione style",
+)
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """A loop's sampler: draws `prompts` with `pipe` as it stands and writes `folder/samples/step-N.png`."""
+
+    pipe: TextToImage
+    prompts: tuple[str, ...] = PROMPTS
+    seed: int = 0
+
+    def __call__(self, folder: Path, step: int) -> None:
+        pictures = self.pipe(self.prompts, seed=self.seed)
+        sheet = contact_sheet(list(pictures), list(self.prompts), columns=4)
+        write_with(folder / "samples" / f"step-{step:06d}.png", lambda path: sheet.save(path, "PNG"))
