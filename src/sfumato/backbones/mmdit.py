@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +107,9 @@ class MMDiT(Network):
         patch = self.config.patch
         if rows % patch or columns % patch:
             nearest = tuple(max(patch, round(n / patch) * patch) for n in (rows, columns))
-            raise UsageError(f"a latent of {rows} x {columns} does not divide into patches of {patch}", f"the nearest is {nearest[0]} x {nearest[1]}")
+            raise UsageError(
+                f"a latent of {rows} x {columns} does not divide into patches of {patch}", f"the nearest is {nearest[0]} x {nearest[1]}"
+            )
         return rows // patch, columns // patch
 
     def head(self, state: State) -> dict[str, Tensor]:
@@ -178,7 +181,11 @@ class MLPBranch(Branch):
         width, hidden = first.up.in_features, first.up.out_features
         slices: dict[str, tuple[int, int]] = {}
         for s in self.streams:
-            slices |= {f"{prefix}.core.{s}.up.weight": (0, 1), f"{prefix}.core.{s}.up.bias": (0, 1), f"{prefix}.core.{s}.down.weight": (1, 1)}
+            slices |= {
+                f"{prefix}.core.{s}.up.weight": (0, 1),
+                f"{prefix}.core.{s}.up.bias": (0, 1),
+                f"{prefix}.core.{s}.down.weight": (1, 1),
+            }
 
         def cost(tokens: Mapping[str, int]) -> int:
             return sum(2 * tokens[s] * width * hidden for s in self.streams)
@@ -202,7 +209,7 @@ def _block(config: MMDiTConfig, last: bool) -> Block:
 
 
 def _initialise(net: MMDiT) -> None:
-    """DiT's practice: Xavier for matrices, zero for modulation (set where it is made) and for the last Linear, so that the net starts at 0."""
+    """DiT's practice: Xavier for matrices, zero for modulation (set where it is made) and for the last Linear: the net starts at 0."""
     for module in net.modules():
         if isinstance(module, Linear) and module.role in ("q", "k", "v", "out", "up", "down", "embed"):
             if module.role != "embed" or module is net.text:
@@ -212,10 +219,11 @@ def _initialise(net: MMDiT) -> None:
     nn.init.zeros_(net.final.bias)
 
 
-def tiny(seed: int = 0, **overrides: int | bool) -> MMDiT:
+def tiny(seed: int = 0, **shape: Any) -> MMDiT:
     """A few thousand random parameters with every output alive (no zero initialisation): for tests and sketches."""
     torch.manual_seed(seed)
-    net = MMDiT(MMDiTConfig(**{"depth": 3, "width": 32, "heads": 2, "channels": 4, "text_width": 12, "pooled_width": 6, "base_grid": 4, **overrides}))  # type: ignore[arg-type]
+    small = {"depth": 3, "width": 32, "heads": 2, "channels": 4, "text_width": 12, "pooled_width": 6, "base_grid": 4}
+    net = MMDiT(MMDiTConfig(**{**small, **shape}))
     for parameter in net.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.05)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KLConfig:
-    """`channels` per level, the finest first: f = 2 ** (len(channels) - 1). `latent`: channels of a latent. No attention: any size works."""
+    """`channels` per level, finest first: f = 2 ** (len(channels) - 1). `latent`: channels of a latent. No attention: any size works."""
 
     channels: tuple[int, ...] = (16, 48, 96, 128)
     layers: int = 1

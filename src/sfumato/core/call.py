@@ -133,7 +133,10 @@ def check_policies(policies: Iterable[Policy], capabilities: Collection[str], gr
     for policy in policies:
         name, footprint = type(policy).__name__, policy.footprint
         if missing := footprint.requires - set(capabilities):
-            raise ConflictError(f"{name} needs {', '.join(sorted(missing))}", f"this network offers {', '.join(sorted(capabilities)) or 'nothing of the kind'}")
+            raise ConflictError(
+                f"{name} needs {', '.join(sorted(missing))}",
+                f"this network offers {', '.join(sorted(capabilities)) or 'nothing of the kind'}",
+            )
         if gradients and not footprint.gradients:
             raise ConflictError(f"{name} keeps results from earlier evaluations, which would give wrong gradients", "train without it")
         for thing in footprint.writes:

@@ -102,7 +102,9 @@ def nulled(cond: Conditions, slots: Sequence[Slot], dropped: Mapping[str, Tensor
             absent = empty.tokens[slot.name].pad_to(filled.states.shape[1]) if slot.null == "empty" and empty else None
             states = absent.states if absent else torch.zeros_like(filled.states[:1])
             keep = absent.keep if absent else torch.zeros_like(filled.keep[:1])
-            tokens[slot.name] = Tokens(torch.where(rows[:, None, None], states, filled.states), torch.where(rows[:, None], keep, filled.keep))
+            tokens[slot.name] = Tokens(
+                torch.where(rows[:, None, None], states, filled.states), torch.where(rows[:, None], keep, filled.keep)
+            )
         if slot.name in vectors:
             vector = vectors[slot.name]
             instead = empty.vectors[slot.name] if slot.null == "empty" and empty else torch.zeros_like(vector[:1])

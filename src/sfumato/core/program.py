@@ -72,7 +72,9 @@ class Branch(nn.Module):
         names = tuple(f"{prefix}.{n}" for n, _ in self.named_parameters())
         return SiteInfo(site, self.streams, names, (), lambda tokens: 0)
 
-    def forward(self, state: State, site: Site, call: Call | None) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]:
+    def forward(
+        self, state: State, site: Site, call: Call | None
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Gated deltas, the core's raw output, and auxiliary losses."""
         inputs, gates = self.prepare(state)
         compute: Callable[[], Mapping[str, Tensor]] = partial(self.compute, inputs, state, site, call)

@@ -44,7 +44,8 @@ class Task(Protocol):
     passes values (a generated image, say) from one phase of a step to the next and is emptied between steps.
     """
 
-    modules: Mapping[str, nn.Module]
+    @property
+    def modules(self) -> Mapping[str, nn.Module]: ...
 
     def phases(self, step: int) -> Sequence[Phase]: ...
 

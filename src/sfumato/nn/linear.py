@@ -1,4 +1,4 @@
-"""A Linear with a role and a call-time adapter slot: LoRA and quantisers find it by role and act through the Call, never by replacing it."""
+"""A Linear with a role and a call-time adapter slot: LoRA and quantisers find it by role and act through the Call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..core.call import Call
 
 
 class Linear(nn.Linear):
-    """`role`: what the layer is for ("q", "k", "v", "out", "up", "down", "modulation", "embed", "head"). `name`: its full name in the network."""
+    """`role`: what it is for ("q", "k", "v", "out", "up", "down", "modulation", "embed", "head"). `name`: its full name in the network."""
 
     def __init__(self, width_in: int, width_out: int, role: str, bias: bool = True) -> None:
         super().__init__(width_in, width_out, bias=bias)

@@ -1,6 +1,8 @@
 """The denoising objective = coupling x time law x target x reduction: what one training sample asks of a network.
 
-Rectified flow is the straight path with target flow = eps - x_0:   L = E || u(x_t, t) - (eps - x_0) ||^2   (arXiv 2403.03206, eq. 2 and 14).
+Rectified flow is the straight path with target flow = eps - x_0 (Liu et al., arXiv 2209.03003):
+
+    L = E || u(x_t, t) - (eps - x_0) ||^2
 """
 
 from __future__ import annotations

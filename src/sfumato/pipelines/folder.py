@@ -77,7 +77,10 @@ def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | N
     try:
         return pipe.to(device, dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16))
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}", "'cpu' always works; 'cuda' needs a GPU and a CUDA build of torch") from error
+        raise UsageError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}",
+            "'cpu' always works; 'cuda' needs a GPU and a CUDA build of torch",
+        ) from error
 
 
 def save(pipe: TextToImage, folder: str | Path, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
@@ -105,13 +108,18 @@ def save(pipe: TextToImage, folder: str | Path, overwrite: bool = False, dtype: 
 def _write(pipe: TextToImage, folder: Path, name: str, dtype: torch.dtype | None) -> None:
     net = pipe.denoiser.net
     family = backbones.name_of(type(net))
-    _weights(net, folder / "transformer", {"_class_name": family, **to_dict(net.config)}, dtype)  # type: ignore[arg-type]
+    _weights(net, folder / "transformer", {"_class_name": family, **to_dict(net.config)}, dtype)
     vae = pipe.codec.autoencoder
     plain = {k: v for k, v in vae.config.items() if k != "_use_default_values"}
     _weights(vae, folder / "vae", json.loads(json.dumps(plain)), dtype)
     write_json(
         folder / "scheduler" / "scheduler_config.json",
-        {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": pipe.defaults.shift, "use_dynamic_shifting": False},
+        {
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "num_train_timesteps": 1000,
+            "shift": pipe.defaults.shift,
+            "use_dynamic_shifting": False,
+        },
     )
     write_json(
         folder / "model_index.json",
@@ -153,7 +161,9 @@ def _find(name_or_dir: str | Path) -> Path:
     if not (folder / "model_index.json").is_file():
         pickled = [p.name for p in sorted(folder.rglob("*")) if p.suffix in PICKLES]
         if pickled:
-            raise WeightsError(f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", "convert them to safetensors first")
+            raise WeightsError(
+                f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", "convert them to safetensors first"
+            )
         raise WeightsError(f"{folder} is no pipeline folder: it has no model_index.json", f"shipped models: {', '.join(shipped())}")
     return folder
 
@@ -175,7 +185,9 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         if pickled := [p.name for p in sorted(folder.glob("*")) if p.suffix in PICKLES]:
-            raise WeightsError(f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", f"convert them to {WEIGHTS}")
+            raise WeightsError(
+                f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", f"convert them to {WEIGHTS}"
+            )
         raise WeightsError(f"missing file {path}")
     try:
         return load_file(path)
@@ -207,8 +219,18 @@ def assign_strictly(module: nn.Module, found: Mapping[str, torch.Tensor], where:
     wanted = {n: tuple(t.shape) for n, t in module.state_dict().items()}
     missing = sorted(set(wanted) - set(found))
     extra = sorted(set(found) - set(wanted))
-    misshapen = [f"{n} {tuple(found[n].shape)} instead of {wanted[n]}" for n in sorted(set(wanted) & set(found)) if tuple(found[n].shape) != wanted[n]]
+    misshapen = [
+        f"{n} {tuple(found[n].shape)} instead of {wanted[n]}"
+        for n in sorted(set(wanted) & set(found))
+        if tuple(found[n].shape) != wanted[n]
+    ]
     if missing or extra or misshapen:
-        parts = [f"{kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" for kind, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen)) if names]
-        raise WeightsError(f"{where} does not fit its config ({len(missing)} missing, {len(extra)} extra, {len(misshapen)} misshapen)", "; ".join(parts))
+        parts = [
+            f"{kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+            for kind, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+            if names
+        ]
+        raise WeightsError(
+            f"{where} does not fit its config ({len(missing)} missing, {len(extra)} extra, {len(misshapen)} misshapen)", "; ".join(parts)
+        )
     module.load_state_dict(dict(found), strict=True, assign=True)

@@ -90,9 +90,9 @@ class Pictures:
 
 @dataclass
 class TextToImage:
-    """encoder: prompt -> states.   denoiser: the network and its meaning.   codec: latents <-> pixels.   slots: conditioning and null forms.
+    """encoder: prompt -> states.   denoiser: the network and its meaning.   codec: latents <-> pixels.
 
-    identity: name and weight checksum, written into every picture.   card: what is known about the model (data, training, scores).
+    slots: conditioning and null forms.   identity: name and weight checksum, written into every picture.   card: what is known about the model (data, training, scores).
     """
 
     encoder: TextEncoder
@@ -177,7 +177,9 @@ class TextToImage:
         solver = solvers.get(settings.solver)()
         return Ode(self.denoiser, solver, grid(settings.steps, shift), ClassifierFree(settings.guidance), sessions, self.device)
 
-    def conditions(self, prompts: Sequence[str], negative: str, guidance: float, at_least: int = 0) -> tuple[dict[str, Conditions], tuple[str, ...]]:
+    def conditions(
+        self, prompts: Sequence[str], negative: str, guidance: float, at_least: int = 0
+    ) -> tuple[dict[str, Conditions], tuple[str, ...]]:
         """Conditions by lane and notes on truncation. Without a negative prompt the uncond lane holds each slot's null form."""
         from ..text.truncation import truncation_report
 
@@ -226,7 +228,9 @@ class TextToImage:
         step = self.codec.factor * getattr(config, "patch", 1)
         if any(n % step or not 0 < n <= LARGEST_SIDE for n in size):
             nearest = tuple(min(max(step, round(n / step) * step), LARGEST_SIDE // step * step) for n in size)
-            raise UsageError(f"size {_by(size)} is not possible", f"sides are multiples of {step} up to {LARGEST_SIDE}; the nearest is {_by(nearest)}")
+            raise UsageError(
+                f"size {_by(size)} is not possible", f"sides are multiples of {step} up to {LARGEST_SIDE}; the nearest is {_by(nearest)}"
+            )
         return size
 
     def _record(self, settings: Draw, negative: str) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from ..core.errors import UsageError
 
 @dataclass(frozen=True)
 class ClassifierFree:
-    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) with `weight` while t lies in `interval` (Kynkäänniemi et al., arXiv 2404.07724)."""
+    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) with `weight`, while t lies in `interval`
+    (Kynkäänniemi et al., arXiv 2404.07724).
+    """
 
     weight: float = 4.0
     interval: tuple[float, float] = (0.0, 1.0)

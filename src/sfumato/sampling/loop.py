@@ -59,7 +59,8 @@ def draw(process: Ode, request: DrawRequest, rows: Rows, on_step: OnStep | None 
     while not process.done(run):
         before = run.walk.index
         run = process.update(run, evaluate(process.denoiser, process.calls(run)), rows)
-        if on_step is not None and run.walk.index > before and run.estimate is not None:
-            if on_step(Step(run.walk.index, total, run.estimate)) is False:
-                raise CancelledError(f"stopped after step {run.walk.index} of {total}")
+        if on_step is None or run.walk.index == before or run.estimate is None:
+            continue
+        if on_step(Step(run.walk.index, total, run.estimate)) is False:
+            raise CancelledError(f"stopped after step {run.walk.index} of {total}")
     return process.result(run)

@@ -14,7 +14,7 @@ MAX_STEPS = 1000
 
 
 def shift(t: Tensor, alpha: float) -> Tensor:
-    """t' = alpha t / (1 + (alpha - 1) t): more steps near the noise for alpha > 1 (arXiv 2403.03206, eq. 23). log-SNR moves by -2 log alpha."""
+    """t' = alpha t / (1 + (alpha - 1) t) (arXiv 2403.03206, eq. 23): log-SNR moves by -2 log alpha, so alpha > 1 dwells on noise."""
     return alpha * t / (1 + (alpha - 1) * t)
 
 

@@ -1,7 +1,7 @@
 """ODE solvers as pure steps, all on the straight path y_s = (1 - s) x_0 + s eps, where dy/ds = eps - x_0.
 
-Any other path is this one rescaled: y = x / (alpha + sigma), s = sigma / (alpha + sigma). So each solver is written once, next to its equation.
-A solver asks for one evaluation at a time: `place(run)` says where, `advance(run, seen)` uses the answer.
+Any other path is this one rescaled: y = x / (alpha + sigma), s = sigma / (alpha + sigma). So each solver is written once, next
+to its equation. A solver asks for one evaluation at a time: `place(run)` says where, `advance(run, seen)` uses the answer.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ class Euler:
 
 @solvers.add("heun")
 class Heun:
-    """The trapezoid rule: an Euler trial, then the mean of both slopes (Karras et al., arXiv 2206.00364, algorithm 1). The last step, to s = 0, is Euler."""
+    """The trapezoid rule (Karras et al., arXiv 2206.00364, algorithm 1): an Euler trial, then the mean of both slopes.
+
+    The last step, to s = 0, is Euler.
+    """
 
     evaluations = 2
 
@@ -101,7 +104,9 @@ class Heun:
 
 @solvers.add("dpm++2m")
 class DPMSolverPP2M:
-    """DPM-Solver++(2M), data prediction (Lu et al., arXiv 2211.01095, algorithm 2): with lambda = log((1 - s) / s), h = lambda' - lambda, r = h_before / h,
+    """DPM-Solver++(2M), data prediction (Lu et al., arXiv 2211.01095, algorithm 2):
+
+    with lambda = log((1 - s) / s), h = lambda' - lambda, r = h_before / h,
 
     y' = (s' / s) y - (1 - s') (e^-h - 1) D,    D = (1 + 1 / 2r) x_0 - (1 / 2r) x_0_before.
 

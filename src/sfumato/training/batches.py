@@ -1,4 +1,4 @@
-"""Where batches come from. A stream answers `batch(step, micro)` as a pure function, so a resumed run sees exactly the data it would have seen."""
+"""Where batches come from. `batch(index)` is a pure function, so a resumed run sees exactly the data it would have seen."""
 
 from __future__ import annotations
 

@@ -36,7 +36,9 @@ def save(folder: Path, step: int, modules: dict[str, nn.Module], emas: dict[str,
         os.replace(part, final)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise OutputError(f"cannot write checkpoint {final}: {error}", "the last complete checkpoint is kept; free space and resume") from error
+        raise OutputError(
+            f"cannot write checkpoint {final}: {error}", "the last complete checkpoint is kept; free space and resume"
+        ) from error
     for old in existing(folder)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -59,7 +61,9 @@ def load(checkpoint: Path, modules: dict[str, nn.Module], emas: dict[str, Ema], 
                 tensor.copy_(saved[key])
         tensors = load_file(checkpoint / "optimizers.safetensors")
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"checkpoint {checkpoint} does not fit this run: {error}", "resume with the configuration it was made by") from error
+        raise WeightsError(
+            f"checkpoint {checkpoint} does not fit this run: {error}", "resume with the configuration it was made by"
+        ) from error
     torch.set_rng_state(tensors.pop("torch_rng"))
     _restore(optimizers, tensors, state["optimizers"])
     return int(state["step"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..codecs.kl import KLCodec, psnr
 from ..core.rng import Draws
@@ -38,7 +38,7 @@ class CodecTask:
         # Convolutions in bf16 on a CPU run fastest with channels last.
         self.codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.encoder, self.decoder = self.codec.autoencoder.encoder, self.codec.autoencoder.decoder
-        self.modules = {"encoder": self.encoder, "decoder": self.decoder}
+        self.modules: dict[str, nn.Module] = {"encoder": self.encoder, "decoder": self.decoder}
         self.config, self.decoder_only = config, decoder_only
 
     def phases(self, step: int) -> Sequence[Phase]:

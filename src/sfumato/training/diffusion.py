@@ -42,13 +42,15 @@ class TextTable:
 class LatentStream:
     """Batches of latents with the states of one caption each, a pure function of the batch's index.
 
-    `captions` (rows, forms): caption numbers in the table. `weights` (forms,): how often each form is used. All rows of a batch share a form,
-    so that a batch of short captions is not padded to a long one.
+    `captions` (rows, forms): caption numbers in the table. `weights` (forms,): how often each form is used. All rows of a batch
+    share a form, so that a batch of short captions is not padded to a long one.
     """
 
     def __init__(self, latents: Tensor, captions: Tensor, table: TextTable, weights: Sequence[float], size: int, seed: int) -> None:
         if captions.shape != (len(latents), len(weights)):
-            raise ConfigError(f"captions are {tuple(captions.shape)}", f"one row per latent and one column per weight: {(len(latents), len(weights))}")
+            raise ConfigError(
+                f"captions are {tuple(captions.shape)}", f"one row per latent and one column per weight: {(len(latents), len(weights))}"
+            )
         self.rows = Columns({"latents": latents, "captions": captions}, size, seed)
         self.table, self.seed = table, seed
         self.weights = torch.tensor(weights, dtype=torch.float64)
@@ -70,7 +72,10 @@ class DiffusionTask:
 
     def __post_init__(self) -> None:
         if (self.objective.prediction, self.objective.path.name) != (self.meaning.prediction, self.meaning.path):
-            raise ConfigError(f"the objective trains {self.objective.prediction} on the {self.objective.path.name} path", f"the model is saved as {self.meaning}")
+            raise ConfigError(
+                f"the objective trains {self.objective.prediction} on the {self.objective.path.name} path",
+                f"the model is saved as {self.meaning}",
+            )
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:

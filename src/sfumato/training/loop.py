@@ -97,7 +97,9 @@ def prepare(task: Task, config: TrainConfig, folder: Path) -> Run:
     return run
 
 
-def train(task: Task, data: Mapping[str, Stream], config: TrainConfig, folder: Path, sampler: Sampler | None = None, quiet: bool = False) -> Run:
+def train(
+    task: Task, data: Mapping[str, Stream], config: TrainConfig, folder: Path, sampler: Sampler | None = None, quiet: bool = False
+) -> Run:
     """Train `task` for `config.steps` steps, resuming from `folder` when it holds a checkpoint. Returns the finished Run.
 
     `sampler(folder, step)` draws sample pictures with the averaged weights. Raises `NonFiniteError` naming step and phase when a
@@ -139,7 +141,7 @@ def _phase_step(run: Run, phase: Phase, stream: Stream, carry: dict[str, Any]) -
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = run.task.loss(phase, batch, carry, Draws(config.seed, run.step, micro))
         _finite(loss, phase, run.step, config.precision)
-        (loss.total / config.accumulate).backward()  # type: ignore[no-untyped-call]
+        (loss.total / config.accumulate).backward()
         for key, value in {"loss": loss.total, **loss.metrics}.items():
             sums[key] = sums.get(key, torch.zeros(())) + value.detach().float().cpu() / config.accumulate
     parameters = [p for name in phase.trains for p in run.modules[name].parameters()]
@@ -156,7 +158,9 @@ def _phase_step(run: Run, phase: Phase, stream: Stream, carry: dict[str, Any]) -
 def _finite(loss: Loss, phase: Phase, step: int, precision: str) -> None:
     if not torch.isfinite(loss.total):
         parts = ", ".join(f"{k} {float(v):.4g}" for k, v in loss.metrics.items())
-        raise NonFiniteError(f"the loss of phase {phase.name!r} is {float(loss.total)} at step {step} ({precision}; {parts})", "lower the learning rate")
+        raise NonFiniteError(
+            f"the loss of phase {phase.name!r} is {float(loss.total)} at step {step} ({precision}; {parts})", "lower the learning rate"
+        )
 
 
 def _move(value: Any, device: torch.device) -> Any:
@@ -195,7 +199,7 @@ def _reporter(run: Run, quiet: bool) -> Iterator[Callable[[Mapping[str, float]],
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(run.folder / "logs"))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(run.folder / "logs"))
     window: dict[str, list[float]] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=quiet, refresh_per_second=1) as progress:
@@ -208,9 +212,9 @@ def _reporter(run: Run, quiet: bool) -> Iterator[Callable[[Mapping[str, float]],
             if run.step % run.config.log_every == 0:
                 means = {k: sum(v) / len(v) for k, v in window.items()}
                 for key, value in means.items():
-                    writer.add_scalar(key, value, run.step)  # type: ignore[no-untyped-call]
+                    writer.add_scalar(key, value, run.step)
                 progress.update(line, description=" ".join(f"{k.split('/')[-1]} {v:.4f}" for k, v in list(means.items())[:3]))
                 window.clear()
 
         yield report
-    writer.close()  # type: ignore[no-untyped-call]
+    writer.close()

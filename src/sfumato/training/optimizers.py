@@ -19,7 +19,7 @@ from ..core.errors import ConfigError
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """`lr`: peak learning rate of AdamW; `muon_lr`: of Muon (its update has unit RMS per matrix entry times 0.2, so it shares AdamW's range).
+    """`lr`: peak learning rate of AdamW; `muon_lr`: of Muon, whose update is scaled to AdamW's usual RMS.
 
     `warmup` steps of linear rise, then constant until `decay_from` (a fraction of all steps), then linear or cosine fall to zero.
     """
@@ -70,9 +70,7 @@ def build(modules: Iterable[nn.Module], config: OptimizerConfig) -> list[torch.o
     if hidden:
         if not hasattr(torch.optim, "Muon"):
             raise ConfigError(f"optimizer 'muon' needs torch 2.9 or newer; this is {torch.__version__}", "use optimizer 'adamw'")
-        optimizers.append(
-            torch.optim.Muon(hidden, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(torch.optim.Muon(hidden, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]

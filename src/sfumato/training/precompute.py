@@ -81,7 +81,9 @@ def _captions(source: Source) -> list[tuple[str, ...]]:
 
 
 def _key(source: Source, captions: Sequence[Sequence[str]], codec: KLCodec, encoder: TextEncoder) -> str:
-    digest = hashlib.sha256(json.dumps([encoder.name, list(source.column("id")), captions, source.size, dict(codec.autoencoder.config)], default=str).encode())
+    digest = hashlib.sha256(
+        json.dumps([encoder.name, list(source.column("id")), captions, source.size, dict(codec.autoencoder.config)], default=str).encode()
+    )
     for name, tensor in sorted(codec.state_dict().items()):
         if "encoder" in name:
             digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())

@@ -65,15 +65,19 @@ class ModelRecipe:
     )
 
 
-def train_codec(source: Source, held_out: Source, out: Path, recipe: CodecRecipe, start: KLCodec | None = None, quiet: bool = False) -> KLCodec:
-    """Train a codec on `source` and record its PSNR on `held_out` in `out/card.json`. `start`: a codec whose decoder alone is trained on."""
+def train_codec(
+    source: Source, held_out: Source, out: Path, recipe: CodecRecipe, start: KLCodec | None = None, quiet: bool = False
+) -> KLCodec:
+    """Train a codec on `source`; its PSNR on `held_out` goes to `out/card.json`. `start`: a codec whose decoder alone is trained on."""
     torch.manual_seed(recipe.train.seed)
     codec = start or KLCodec(new_autoencoder(recipe.shape))
     task = CodecTask(codec, recipe.task, decoder_only=start is not None)
     unseen = held_out.images()
 
     def sampler(folder: Path, step: int) -> None:
-        write_json(folder / "held_out.json", {"step": step, "psnr": float(held_out_psnr(codec, unseen[:: max(1, len(unseen) // 64)]).mean())})
+        write_json(
+            folder / "held_out.json", {"step": step, "psnr": float(held_out_psnr(codec, unseen[:: max(1, len(unseen) // 64)]).mean())}
+        )
 
     run = train(task, {"train": Columns({"images": source.images()}, recipe.batch, recipe.train.seed)}, recipe.train, out, sampler, quiet)
     with run.averaged():

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.files import write_with
-from ..pipelines.text_to_image import TextToImage
 from ..pipelines.sheet import contact_sheet
+from ..pipelines.text_to_image import TextToImage
 
 PROMPTS = (
     "grinning face, fluent 3d style",
