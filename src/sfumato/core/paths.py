@@ -1,7 +1,7 @@
 """Noise paths x_t = alpha(t) x_0 + sigma(t) eps, and the one place where predictions eps, x0, v and flow are converted.
 
-t in [0, 1], 0 = data, 1 = noise. v = alpha eps - sigma x_0 (Salimans and Ho, arXiv 2202.00512); flow = eps - x_0, which on the straight path is
-dx_t/dt (Liu et al., arXiv 2209.03003; Lipman et al., arXiv 2210.02747).
+t in [0, 1], 0 = data, 1 = noise. v = alpha eps - sigma x_0 (Salimans and Ho, arXiv 2202.00512). flow = eps - x_0, which on the straight
+path is dx_t/dt (Liu et al., arXiv 2209.03003; Lipman et al., arXiv 2210.02747).
 """
 
 from __future__ import annotations
