@@ -65,7 +65,7 @@ def attend(heads: Mapping[str, Heads], plan: Plan | None) -> dict[str, Tensor]:
 def _joint(heads: Mapping[str, Heads]) -> dict[str, Tensor]:
     streams = list(heads.values())
     q, k, v = (torch.cat([getattr(s, part) for s in streams], dim=2) for part in ("q", "k", "v"))
-    out = scaled_dot_product_attention(q, k, v, attn_mask=_padding([(s.k, s.keep) for s in streams]))
+    out = _softmax(q, k, v, _padding([(s.k, s.keep) for s in streams]))
     return dict(zip(heads, out.split([s.q.shape[2] for s in streams], dim=2), strict=True))
 
 
@@ -77,11 +77,28 @@ def _grouped(heads: Mapping[str, Heads], q: Tensor, groups: Sequence[Group]) -> 
         if group.mask is not None:
             mask = group.mask if mask is None else group.mask & mask
         k, v = torch.cat([s.k for s in sources], dim=2), torch.cat([s.v for s in sources], dim=2)
-        out = scaled_dot_product_attention(q, k, v, attn_mask=mask) * group.weight
+        out = _softmax(q, k, v, mask) * group.weight
         total = out if total is None else total + out
     if total is None:
         raise ValueError("a stream's plan needs at least one group")
     return total
+
+
+# Below this many scores per head, torch's fused kernel on a CPU spends more on its backward pass than the scores themselves cost:
+# at 80 tokens forward and backward take four times as long as these three lines (benchmarks/attention.py).
+_SMALL = 256 * 256
+
+
+def _softmax(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(d), mask) v, (B, H, Nq, d)."""
+    small = q.device.type == "cpu" and q.requires_grad and q.shape[2] * k.shape[2] <= _SMALL
+    if not small:
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    batch, heads, count, width = q.shape
+    scores = q.new_zeros(()) if mask is None else torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+    bias = scores.expand(batch, heads, count, k.shape[2]).reshape(batch * heads, count, -1)
+    logits = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=width**-0.5)
+    return (logits.softmax(-1).to(v.dtype) @ v.flatten(0, 1)).view(batch, heads, count, width)
 
 
 def _padding(sources: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:

@@ -99,7 +99,10 @@ def nulled(cond: Conditions, slots: Sequence[Slot], dropped: Mapping[str, Tensor
             raise ConfigError(f"slot {slot.name!r} has the null form 'empty'", "pass the empty prompt's conditions")
         if slot.name in tokens:
             filled = tokens[slot.name]
-            absent = empty.tokens[slot.name].pad_to(filled.states.shape[1]) if slot.null == "empty" and empty else None
+            absent = empty.tokens[slot.name] if slot.null == "empty" and empty else None
+            if absent:
+                length = max(filled.states.shape[1], absent.states.shape[1])
+                filled, absent = filled.pad_to(length), absent.pad_to(length)
             states = absent.states if absent else torch.zeros_like(filled.states[:1])
             keep = absent.keep if absent else torch.zeros_like(filled.keep[:1])
             tokens[slot.name] = Tokens(

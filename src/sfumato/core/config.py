@@ -30,6 +30,8 @@ def _plain(value: Any) -> Any:
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build `cls` from `values`. Raises `ConfigError` on an unknown field, a missing one or a value of the wrong type."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{cls.__name__} is {values!r}, a {type(values).__name__}", "an object is needed")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in values:

@@ -4,8 +4,8 @@ or score and never need to know what the network was trained to predict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from .paths import Path, Prediction, View, path, view
 from .program import Network
 from .state import Out, Stream
 
-TIME_MAPS = {"identity": lambda t: t}
+TIME_MAPS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda t: t}
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,15 @@ class Denoiser:
     def path(self) -> Path:
         return path(self.meaning.path)
 
-    def out(self, x: Tensor, t: Tensor, cond: Conditions, call: Call | None = None, others: Mapping[str, Stream] | None = None) -> Out:
-        """The network's raw answer, features and auxiliary losses included. `others`: streams beside the image."""
-        streams = {"image": Stream(x, t=TIME_MAPS[self.meaning.time_map](t)), **(others or {})}
-        out: Out = self.net(streams, cond, call)
+    def answer(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> Out:
+        """The network's raw answer, features and auxiliary losses included; each stream's t goes through the time map."""
+        mapped = TIME_MAPS[self.meaning.time_map]
+        out: Out = self.net({n: s if s.t is None else replace(s, t=mapped(s.t)) for n, s in streams.items()}, cond, call)
         return out
+
+    def out(self, x: Tensor, t: Tensor, cond: Conditions, call: Call | None = None) -> Out:
+        """`answer` for the image stream alone."""
+        return self.answer({"image": Stream(x, t=t)}, cond, call)
 
     def view(self, x: Tensor, t: Tensor, cond: Conditions, call: Call | None = None) -> View:
         """Every side of one evaluation."""

@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import OutputError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def refuse_overwrite(path: Path, overwrite: bool) -> None:
@@ -62,6 +65,32 @@ def write_with(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write(temporary)` fill a file that then replaces `path` atomically."""
     with atomic(path) as temporary:
         write(temporary)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file atomically; tensors come from any device and need not be contiguous."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # safetensors reports a full disk by an error of its own, and makes private files; `atomic` deals with OSError and with modes.
+    with atomic(path) as temporary:
+        try:
+            save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU; `WeightsError` when it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise WeightsError(f"missing file {path}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"damaged file {path}: {error}", "fetch, reinstall or make it again") from error
 
 
 def sha256(path: Path) -> str:

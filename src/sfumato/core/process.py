@@ -8,11 +8,9 @@ evaluations (cond, uncond, reference, source, ...), each with its own input, noi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
-
-from torch import Tensor
 
 from .call import Call
 from .conditions import Conditions
@@ -22,13 +20,11 @@ from .state import Stream
 
 @dataclass(frozen=True)
 class NetCall:
-    """One evaluation: x (B, ...) at noise level t (B,) under `cond`. `others`: streams beside the image."""
+    """One evaluation: every input stream, each with its own noise level and known tokens, under `cond`."""
 
-    x: Tensor
-    t: Tensor
+    streams: Mapping[str, Stream]
     cond: Conditions
     call: Call = field(default_factory=Call)
-    others: Mapping[str, Stream] = field(default_factory=dict)
 
 
 Request = TypeVar("Request", contravariant=True)
@@ -48,3 +44,13 @@ class Process(Protocol[Request, Run]):
     def update(self, run: Run, outs: Mapping[str, Any], rows: Rows) -> Run: ...
 
     def done(self, run: Run) -> bool: ...
+
+
+Evaluate = Callable[[Mapping[str, NetCall]], Mapping[str, Any]]
+
+
+def finish(process: Process[Any, Run], run: Run, rows: Rows, evaluate: Evaluate) -> Run:
+    """`run` carried on to its end. A process nested in another's `update` is driven so, with `rows.within(...)` of its own."""
+    while not process.done(run):
+        run = process.update(run, evaluate(process.calls(run)), rows)
+    return run

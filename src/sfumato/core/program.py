@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,13 +47,16 @@ class SiteInfo:
 
 
 class Branch(nn.Module):
-    """x += gate(c) * post(core(mod(pre(x), c))) for one or more streams; any part may be the identity.
+    """x = close(x + gate(c) * post(core(mod(pre(x), c)))) for one or more streams; any part may be the identity.
 
     A subclass implements `prepare` (norm and modulation, giving the core's inputs and the gates) and `compute` (the core).
+    `reads` names an earlier branch of its group whose core inputs `prepare` also finds, as `state.cond["<branch>.<stream>"]`: one
+    modulation then feeds several cores (FLUX's singles, a layout branch beside an image's attention).
     """
 
     name = "branch"
     streams: tuple[str, ...] = ()
+    reads: str = ""
 
     def prepare(self, state: State) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Core inputs and gates by stream; a stream without a gate adds its delta unscaled."""
@@ -67,6 +70,10 @@ class Branch(nn.Module):
         """Auxiliary losses (a router's balance, say), added to the State."""
         return {}
 
+    def close(self, tokens: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Streams after the residual sum of the branch's group: the norm of a post-norm block. The default leaves all as they are."""
+        return {}
+
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         """Cost and units; the default knows parameters only."""
         names = tuple(f"{prefix}.{n}" for n, _ in self.named_parameters())
@@ -74,15 +81,15 @@ class Branch(nn.Module):
 
     def forward(
         self, state: State, site: Site, call: Call | None
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """Gated deltas, the core's raw output, and auxiliary losses."""
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Gated deltas, the core's raw output, auxiliary losses, and the core's inputs."""
         inputs, gates = self.prepare(state)
         compute: Callable[[], Mapping[str, Tensor]] = partial(self.compute, inputs, state, site, call)
         if call is not None:
             for session in call.hooked("branch", site.block):
                 compute = partial(session.branch, site, state, compute, call)
         out = compute()
-        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs)
+        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs), inputs
 
 
 class Block(nn.Module):
@@ -95,6 +102,9 @@ class Block(nn.Module):
             for branch in group if isinstance(group, tuple) else (group,):
                 self.add_module(branch.name, branch)
         self.index = 0
+        members = list(self.branches())
+        self.lending = frozenset(b.reads for b in members if b.reads)
+        self.closing = frozenset(b.name for b in members if type(b).close is not Branch.close)
 
     def forward(self, state: State, call: Call | None = None) -> State:
         if call is not None:
@@ -108,15 +118,23 @@ class Block(nn.Module):
         tokens = {n: s.x for n, s in state.streams.items()}
         feats: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
+        seen = state
         for name in names:
             site = Site(self.index, name)
-            deltas, raw, aux = self.get_submodule(name)(state, site, call)
+            deltas, raw, aux, inputs = self.get_submodule(name)(seen, site, call)
+            if name in self.lending:
+                seen = replace(seen, cond={**seen.cond, **{f"{name}.{s}": x for s, x in inputs.items()}})
             for stream, delta in deltas.items():
                 if state.streams[stream].update:
                     tokens[stream] = tokens[stream] + delta
             losses |= {f"{site}.{k}": v for k, v in aux.items()}
             if call is not None and call.taps:
                 feats |= {f"{site}.{s}": x for s, x in raw.items() if f"{site}.{s}" in call.taps}
+        if self.closing:
+            for name in (n for n in names if n in self.closing):
+                branch = self.get_submodule(name)
+                assert isinstance(branch, Branch)
+                tokens |= {n: x for n, x in branch.close(tokens).items() if state.streams[n].update}
         state = state.with_x(tokens)
         return state.note(feats=feats, aux=losses) if feats or losses else state
 
@@ -138,7 +156,11 @@ class Rewire(nn.Module):
 
 
 class Network(nn.Module):
-    """A backbone. `capabilities`: what policies may rely on ("softmax", "joint", ...). `inputs`: names of the streams it takes."""
+    """A backbone. `capabilities`: what policies may rely on ("softmax", "joint", ...). `inputs`: names of the streams it takes.
+
+    `doors`: modules `(State, Conditions) -> State` that surgery adds, by name. Each sees the slots once, at the start, and brings in what
+    the grafted parts of the program read: a stream, or an entry of `State.cond`. A door whose slot is absent leaves the State alone.
+    """
 
     capabilities: frozenset[str] = frozenset()
     inputs: tuple[str, ...] = ("image",)
@@ -146,6 +168,7 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
+        self.doors = nn.ModuleDict()
         self.checkpointing = False
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions) -> Mapping[str, Tensor]:
@@ -168,7 +191,10 @@ class Network(nn.Module):
 
     def start(self, streams: Mapping[str, Stream], cond: Conditions) -> State:
         """The State that enters the program."""
-        return State(self.embed(streams, cond), self.condition(streams, cond))
+        state = State(self.embed(streams, cond), self.condition(streams, cond))
+        for door in self.doors.values():
+            state = door(state, cond)
+        return state
 
     def run(self, state: State, a: int, b: int, call: Call | None = None) -> State:
         """Items a … b − 1."""

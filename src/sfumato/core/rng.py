@@ -37,17 +37,22 @@ class Rows:
     """The seeds of a batch's rows; draws give one independent row per seed, stacked on dim 0."""
 
     seeds: tuple[int, ...]
+    scope: str = ""
+
+    def within(self, purpose: str, step: int = 0) -> Rows:
+        """The same seeds for a run nested in step `step` of this one: its draws repeat neither the outer run's nor another step's."""
+        return Rows(self.seeds, f"{self.scope}{purpose}@{step}/")
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def normal(self, shape: Sequence[int], purpose: str, step: int = 0) -> torch.Tensor:
         """(B, *shape) standard normal, float32, CPU."""
-        return torch.stack([normal(shape, (s, purpose, step)) for s in self.seeds])
+        return torch.stack([normal(shape, (s, self.scope + purpose, step)) for s in self.seeds])
 
     def uniform(self, shape: Sequence[int], purpose: str, step: int = 0) -> torch.Tensor:
         """(B, *shape) uniform in [0, 1), float32, CPU."""
-        return torch.stack([uniform(shape, (s, purpose, step)) for s in self.seeds])
+        return torch.stack([uniform(shape, (s, self.scope + purpose, step)) for s in self.seeds])
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,9 @@ class State:
 
 @dataclass(frozen=True)
 class Out:
-    """What a network returns. pred: prediction by stream, shaped like that stream's input.   feats, aux: see State."""
+    """What a network returns. pred: its answer by stream, shaped like that stream's input where it is a prediction of it; logits
+    (B, N, K) over ids and features (B, N, D) for a nested head are per token.   feats, aux: see State.
+    """
 
     pred: Mapping[str, Tensor]
     feats: Mapping[str, Tensor] = field(default_factory=dict)

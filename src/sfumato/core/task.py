@@ -41,7 +41,7 @@ class Task(Protocol):
     """`modules`: every network the Task touches, by name, trained or frozen.
 
     `phases(step)`: what runs at this step, in order. `loss(phase, batch, carry, draws)`: the loss of one micro-batch; `carry`
-    passes values (a generated image, say) from one phase of a step to the next and is emptied between steps.
+    passes values (a generated image, say) from one phase of a step to the next; each micro-batch has its own, empty at the step's start.
     """
 
     @property

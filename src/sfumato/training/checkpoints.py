@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..core.errors import OutputError, WeightsError
-from ..core.files import write_json
+from ..core.errors import OutputError, SfumatoError, WeightsError
+from ..core.files import read_tensors, sha256, verify, write_json, write_tensors
 from .ema import Ema
 
 Optimizers = dict[str, list[torch.optim.Optimizer]]
@@ -26,21 +25,23 @@ def save(folder: Path, step: int, modules: dict[str, nn.Module], emas: dict[str,
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         for name, module in modules.items():
-            save_file({n: t.detach().contiguous() for n, t in module.state_dict().items()}, part / f"{name}.safetensors")
+            write_tensors(part / f"{name}.safetensors", module.state_dict())
         for name, ema in emas.items():
-            save_file({n: t.contiguous() for n, t in ema.shadow.items()}, part / f"{name}.ema.safetensors")
+            write_tensors(part / f"{name}.ema.safetensors", ema.shadow)
         tensors, scalars = _flatten(optimizers)
-        save_file(tensors | {"torch_rng": torch.get_rng_state()}, part / "optimizers.safetensors")
-        write_json(part / "state.json", {"step": step, "optimizers": scalars})
+        write_tensors(part / "optimizers.safetensors", tensors | {"torch_rng": torch.get_rng_state()})
+        checksums = {p.name: sha256(p) for p in sorted(part.glob("*.safetensors"))}
+        write_json(part / "state.json", {"step": step, "optimizers": scalars, "checksums": checksums})
         shutil.rmtree(final, ignore_errors=True)
         os.replace(part, final)
-    except (OSError, RuntimeError) as error:
-        shutil.rmtree(part, ignore_errors=True)
+    except (OSError, OutputError) as error:
         raise OutputError(
             f"cannot write checkpoint {final}: {error}", "the last complete checkpoint is kept; free space and resume"
         ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     for old in existing(folder)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -50,22 +51,27 @@ def existing(folder: Path) -> list[Path]:
 
 
 def load(checkpoint: Path, modules: dict[str, nn.Module], emas: dict[str, Ema], optimizers: Optimizers) -> int:
-    """Restore everything in place; the step to go on from is returned. Raises `WeightsError` where a tensor is missing or misshapen."""
+    """Restore everything in place; the step to go on from is returned. Raises `WeightsError` where a tensor is missing, misshapen or damaged."""
     try:
         state = json.loads((checkpoint / "state.json").read_text())
+        for file, expected in state.get("checksums", {}).items():
+            verify(checkpoint / file, expected)
         for name, module in modules.items():
-            module.load_state_dict(load_file(checkpoint / f"{name}.safetensors"), strict=True)
+            module.load_state_dict(read_tensors(checkpoint / f"{name}.safetensors"), strict=True)
         for name, ema in emas.items():
-            saved = load_file(checkpoint / f"{name}.ema.safetensors")
+            saved = read_tensors(checkpoint / f"{name}.ema.safetensors")
             for key, tensor in ema.shadow.items():
                 tensor.copy_(saved[key])
-        tensors = load_file(checkpoint / "optimizers.safetensors")
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        tensors = read_tensors(checkpoint / "optimizers.safetensors")
+        random = tensors.pop("torch_rng")
+        _restore(optimizers, tensors, state["optimizers"])
+    except SfumatoError:
+        raise
+    except (OSError, KeyError, IndexError, RuntimeError, ValueError) as error:
         raise WeightsError(
             f"checkpoint {checkpoint} does not fit this run: {error}", "resume with the configuration it was made by"
         ) from error
-    torch.set_rng_state(tensors.pop("torch_rng"))
-    _restore(optimizers, tensors, state["optimizers"])
+    torch.set_rng_state(random)
     return int(state["step"])
 
 
@@ -91,4 +97,16 @@ def _restore(optimizers: Optimizers, tensors: dict[str, Tensor], scalars: dict[s
         states.setdefault((phase, int(number)), {}).setdefault(int(index), {})[key] = value
     for (phase, number), state in states.items():
         optimizer = optimizers[phase][number]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for index, parts in state.items():
+            parts |= {key: _placed(value, parameters[index]) for key, value in parts.items() if isinstance(value, Tensor)}
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _placed(moment: Tensor, parameter: nn.Parameter) -> Tensor:
+    """A parameter's moment in that parameter's memory layout: fused optimizers walk both as flat memory, channels last included."""
+    if not moment.ndim:
+        return moment
+    if moment.shape != parameter.shape:
+        raise ValueError(f"an optimizer moment is {tuple(moment.shape)} and its parameter {tuple(parameter.shape)}")
+    return torch.empty_like(parameter, dtype=moment.dtype, requires_grad=False).copy_(moment)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..codecs.kl import KLCodec
-from ..core.files import write_with
+from ..core.files import read_tensors, write_tensors
 from ..data.sources import Source
 from ..text.encoded import TextEncoder
 from .diffusion import TextTable
@@ -43,8 +42,8 @@ def precompute(source: Source, codec: KLCodec, encoder: TextEncoder, cache: Path
             "offsets": table.offsets,
             "pooled": table.pooled,
         }
-        write_with(path, lambda temporary: save_file(content, temporary))
-    saved = load_file(path)
+        write_tensors(path, content)
+    saved = read_tensors(path)
     return Precomputed(saved["latents"], saved["captions"], TextTable(saved["states"], saved["offsets"], saved["pooled"]))
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..backbones.mmdit import MMDiT, MMDiTConfig
@@ -17,7 +16,7 @@ from ..codecs.kl import KLCodec, KLConfig, new_autoencoder, psnr
 from ..core.config import to_dict
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import DataError
-from ..core.files import write_json, write_with
+from ..core.files import write_json, write_tensors
 from ..data.sources import Source
 from ..objectives.denoising import Denoising
 from ..objectives.times import law
@@ -88,7 +87,7 @@ def train_codec(
         with torch.no_grad():
             codec.normalise(torch.cat([codec.posterior(part.float() / 127.5 - 1).mean for part in source.images()[::8].split(32)]))
     measured = held_out_psnr(codec, unseen)
-    write_with(out / "codec.safetensors", lambda path: save_file({n: t.contiguous() for n, t in codec.state_dict().items()}, path))
+    write_tensors(out / "codec.safetensors", codec.state_dict())
     write_json(
         out / "card.json",
         {
