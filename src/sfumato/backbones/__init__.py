@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.errors import UnknownNameError
 from ..core.program import Network
 from ..core.registry import Registry
 
@@ -22,7 +23,10 @@ class Family:
 class Backbones(Registry[Family]):
     def name_of(self, network: type[Network]) -> str:
         """The family name of a network's class."""
-        return next(name for name in self if self.get(name).network is network)
+        for name in self:
+            if self.get(name).network is network:
+                return name
+        raise UnknownNameError("backbone", network.__name__, self)
 
 
 backbones = Backbones("backbone")

@@ -11,7 +11,7 @@ May touch nn/ and core/. Time in [0, 1], 1 = noise; tokens row by row.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,7 +61,10 @@ class MMDiTConfig:
 
 
 class MMDiT(Network):
-    """Streams in: "image", latents (B, C, h, w) with t (B,). Slots: tokens "text" (B, N, text_width), vector "pooled" (B, pooled_width)."""
+    """Streams in: "image", latents (B, C, h, w) with t (B,); others of role "text" are further texts (B, M, text_width).
+
+    Slots: tokens "text" (B, N, text_width), vector "pooled" (B, pooled_width).
+    """
 
     capabilities = frozenset({"softmax", "joint"})
     inputs = ("image",)
@@ -81,13 +84,14 @@ class MMDiT(Network):
         _initialise(self)
         name_linears(self)
 
-    def condition(self, streams: Mapping[str, Stream], cond: Conditions) -> dict[str, Tensor]:
+    def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
         t = streams["image"].t
         if t is None:
             raise UsageError("the image stream has no noise level t")
-        return {"c": self.time(t) + self.pooled(cond.vectors["pooled"].to(self.pooled.up.weight.dtype))}
+        time = self.time(t, call)
+        return {"c": time + self.pooled(cond.vectors["pooled"].to(self.pooled.up.weight.dtype), call), "time": time}
 
-    def embed(self, streams: Mapping[str, Stream], cond: Conditions) -> dict[str, Stream]:
+    def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
         latents = streams["image"].x
         grid = self.grid(latents.shape[-2], latents.shape[-1])
         dtype = self.text.weight.dtype
@@ -95,12 +99,22 @@ class MMDiT(Network):
         table = sincos_2d(*grid, self.config.width, self.config.base_grid).to(latents.device)
         image = self.patch(latents.to(dtype)).float() + table
         text = cond.tokens["text"]
-        # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
-        states = text.states.to(dtype).masked_fill(~text.keep[..., None], 0.0)
-        return {
+        out = {
             "image": Stream(image.to(dtype), grid=grid, t=streams["image"].t),
-            "text": Stream(self.text(states).to(dtype), keep=text.keep),
+            "text": Stream(self._words(text.states, text.keep, call), keep=text.keep),
         }
+        for name in streams.keys() - {"image"}:
+            other = streams[name]
+            if other.role != "text" or name in out:
+                raise UsageError(f"an MM-DiT cannot embed the stream {name!r} of role {other.role!r}", "other streams have the role 'text'")
+            out[name] = replace(other, x=self._words(other.x, other.keep, call))
+        return out
+
+    def _words(self, states: Tensor, keep: Tensor | None, call: Call | None) -> Tensor:
+        dtype = self.text.weight.dtype
+        # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
+        states = states.to(dtype) if keep is None else states.to(dtype).masked_fill(~keep[..., None], 0.0)
+        return self.text(states, call).to(dtype)
 
     def grid(self, rows: int, columns: int) -> tuple[int, int]:
         """Token rows and columns of a latent; `UsageError` naming the nearest size when the patch does not divide it."""
@@ -112,16 +126,16 @@ class MMDiT(Network):
             )
         return rows // patch, columns // patch
 
-    def head(self, state: State) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"])
-        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale))
+    def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
+        shift, scale = self.final_modulation(state.cond["c"], call)
+        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
         grid = state.streams["image"].grid
         assert grid is not None
         return {"image": unpatchify(tokens, grid, self.config.patch)}
 
 
 class JointBranch(Branch):
-    """Attention over both streams. A silent stream is modulated by shift and scale only and gets no output."""
+    """Attention over image and texts. A silent stream is modulated by shift and scale only and gets no output."""
 
     name = "attention"
     streams = STREAMS
@@ -133,8 +147,8 @@ class JointBranch(Branch):
         shape = AttentionShape(config.width, config.heads, config.qk_norm)
         self.core = JointAttention(shape, STREAMS, silent=frozenset({"text"}) if last else frozenset())
 
-    def prepare(self, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.modulation, self.norm, state)
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.modulation, self.norm, state, call)
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
         outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
@@ -146,6 +160,7 @@ class JointBranch(Branch):
         width, count = heads["image"].q.in_features, heads["image"].heads
         each = width // count
         slices = {f"{prefix}.core.projections.{s}.{p}.weight": (0, each) for s in STREAMS for p in ("q", "k", "v")}
+        slices |= {f"{prefix}.core.projections.{s}.{p}.bias": (0, each) for s in STREAMS for p in ("q", "k", "v")}
         slices |= {f"{prefix}.core.projections.{s}.out.weight": (1, each) for s in STREAMS if heads[s].out is not None}
 
         def cost(tokens: Mapping[str, int]) -> int:
@@ -157,7 +172,7 @@ class JointBranch(Branch):
 
 
 class MLPBranch(Branch):
-    """One MLP per stream."""
+    """One MLP per role."""
 
     name = "mlp"
 
@@ -168,11 +183,11 @@ class MLPBranch(Branch):
         self.modulation = nn.ModuleDict({s: Modulation(config.width, 3) for s in streams})
         self.core = nn.ModuleDict({s: MLP(config.width, config.mlp_ratio * config.width) for s in streams})
 
-    def prepare(self, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.modulation, self.norm, state)
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.modulation, self.norm, state, call)
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {s: self.core[s](x, call) for s, x in inputs.items()}
+        return {s: self.core[state.role(s)](x, call) for s, x in inputs.items()}
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
@@ -193,11 +208,13 @@ class MLPBranch(Branch):
         return SiteInfo(site, self.streams, info.parameters, (Units("channels", hidden, slices),), cost)
 
 
-def _modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Every stream whose role has a modulation here; streams of one role share its vectors."""
     inputs: dict[str, Tensor] = {}
     gates: dict[str, Tensor] = {}
-    for name, layer in modulation.items():
-        shift, scale, *gate = layer(state.cond["c"])
+    vectors = {role: layer(state.cond["c"], call) for role, layer in modulation.items()}
+    for name in (n for n in state.streams if state.role(n) in vectors):
+        shift, scale, *gate = vectors[state.role(name)]
         inputs[name] = modulate(norm(state[name]), shift, scale)
         if gate:
             gates[name] = gate[0]

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import UsageError
+from ..core.rng import Rows
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
@@ -79,8 +82,10 @@ class KLCodec(nn.Module):
         normalised: Tensor = (z - shift) * scale
         return normalised
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images, not clamped: a training loss wants the overshoot, a picture clamps."""
+    def decode(self, latents: Tensor, rows: Rows | None = None, steps: int | None = None) -> Tensor:
+        """Images, not clamped: a training loss wants the overshoot, a picture clamps. Nothing is drawn, so `rows` change nothing."""
+        if steps is not None:
+            raise UsageError(f"steps is {steps}, but a KL codec decodes in one pass", "leave steps out")
         shift, scale = self.statistics(latents)
         images: Tensor = self.autoencoder.decode(latents / scale + shift).sample
         return images

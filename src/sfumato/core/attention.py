@@ -6,8 +6,8 @@ Sources are streams or stored keys and values. Masks (True = attend) and padding
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -28,11 +28,14 @@ class Heads:
 
 @dataclass(frozen=True)
 class Stored:
-    """Keys and values (B, H, M, d) from elsewhere: a bank, a reference lane, a reduced set. Already rotated."""
+    """Keys and values (B, H, M, d) from elsewhere: a bank, a reference lane, a reduced set. As in Heads, k comes before rotation and the
+    core rotates it by `pos` (B | 1, M, A): what one lane saw in the attention hook serves in another as it is.
+    """
 
     k: Tensor
     v: Tensor
     keep: Tensor | None = None
+    pos: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,23 @@ class Attend(Protocol):
     def __call__(self, heads: Mapping[str, Heads], plan: Plan | None) -> Mapping[str, Tensor]: ...
 
 
-def attend(heads: Mapping[str, Heads], plan: Plan | None) -> dict[str, Tensor]:
-    """(B, H, N, d) by stream. Without a plan: one softmax over the joined sequence, the fast path."""
+Rotate = Callable[[Tensor, Tensor], Tensor]
+
+
+def attend(heads: Mapping[str, Heads], plan: Plan | None, rotate: Rotate | None = None) -> dict[str, Tensor]:
+    """(B, H, N, d) by stream. Without a plan: one softmax over the joined sequence, the fast path.
+
+    `rotate(x, pos)`: the family's rotary embedding of q and k (B, H, N, d), which a family with one binds; None = no rotation.
+    """
+    if rotate is not None:
+        heads = {n: replace(h, q=_rotated(h.q, h.pos, rotate), k=_rotated(h.k, h.pos, rotate)) for n, h in heads.items()}
     if plan is None:
         return _joint(heads)
-    return {name: _grouped(heads, heads[name].q, groups) for name, groups in plan.items()}
+    return {name: _grouped(heads, heads[name].q, groups, rotate) for name, groups in plan.items()}
+
+
+def _rotated(x: Tensor, pos: Tensor | None, rotate: Rotate | None) -> Tensor:
+    return x if rotate is None or pos is None else rotate(x, pos)
 
 
 def _joint(heads: Mapping[str, Heads]) -> dict[str, Tensor]:
@@ -69,10 +84,10 @@ def _joint(heads: Mapping[str, Heads]) -> dict[str, Tensor]:
     return dict(zip(heads, out.split([s.q.shape[2] for s in streams], dim=2), strict=True))
 
 
-def _grouped(heads: Mapping[str, Heads], q: Tensor, groups: Sequence[Group]) -> Tensor:
+def _grouped(heads: Mapping[str, Heads], q: Tensor, groups: Sequence[Group], rotate: Rotate | None) -> Tensor:
     total: Tensor | None = None
     for group in groups:
-        sources = [heads[s] if isinstance(s, str) else s for s in group.sources]
+        sources = [heads[s] if isinstance(s, str) else replace(s, k=_rotated(s.k, s.pos, rotate)) for s in group.sources]
         mask = _padding([(s.k, s.keep) for s in sources])
         if group.mask is not None:
             mask = group.mask if mask is None else group.mask & mask

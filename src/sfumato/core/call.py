@@ -1,7 +1,8 @@
 """Everything that varies from one evaluation of a network to the next, as one argument; and the policies that ride on it.
 
 A policy is a frozen config. `begin(run)` opens a Session, which holds whatever it remembers (caches keyed by site, lane and request).
-Sessions are listed outermost first. A block that no session, adapter or tap touches receives no Call at all and runs compiled.
+Sessions are listed outermost first. A block that no session, adapter or tap touches receives no Call at all and runs compiled; one that
+something touches runs eagerly.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .attention import Attend, Heads
 
 Hook = str
+ByStream = Mapping[str, Tensor]
+Core = Callable[[ByStream], ByStream]
 HOOKS: tuple[Hook, ...] = ("branch", "attention", "tokens", "blocks", "outputs", "latents")
 
 
@@ -56,9 +59,11 @@ class Session:
 
     footprint: Footprint = Footprint(frozenset())
 
-    def branch(self, site: Site, state: State, compute: Callable[[], Mapping[str, Tensor]], call: Call) -> Mapping[str, Tensor]:
-        """Around one branch's core, before the gate: tokens (B, N, D) by stream."""
-        return compute()
+    def branch(self, site: Site, state: State, inputs: ByStream, compute: Core, call: Call) -> ByStream:
+        """Around one branch's core, after norm and modulation and before the gate. `inputs`: what the core reads, tokens (B, N, D) by
+        stream; `compute` may be given others (fewer tokens, say) or not be called at all. state: before the branch's group.
+        """
+        return compute(inputs)
 
     def attention(self, site: Site, heads: Mapping[str, Heads], attend: Attend, call: Call) -> Mapping[str, Tensor]:
         """Around attention: per-stream q, k, v (B, H, N, d) after q/k norm, before rotation; returns (B, H, N, d) by stream."""
@@ -68,9 +73,9 @@ class Session:
         """Before a block."""
         return state
 
-    def blocks(self, state: State, run: Callable[[State, int, int], State], count: int, call: Call) -> State:
-        """Around the whole program of `count` items: leave early, re-enter, repeat."""
-        return run(state, 0, count)
+    def blocks(self, state: State, run: Callable[[State, int, int], State], a: int, b: int, call: Call) -> State:
+        """Around items a … b − 1, the whole program unless an outer session asked for less: leave early, re-enter, repeat."""
+        return run(state, a, b)
 
     def outputs(self, outs: Mapping[str, Out], step: int) -> Mapping[str, Out]:
         """After a step's evaluations, by lane."""
@@ -81,21 +86,28 @@ class Session:
         return z
 
 
-class Policy(Protocol):
-    """A frozen config that opens Sessions. `footprint` is what is checked for conflicts before anything runs."""
+class Acting(Protocol):
+    """Whatever declares where and how it acts: a policy or its session."""
 
     @property
     def footprint(self) -> Footprint: ...
 
+
+class Policy(Acting, Protocol):
+    """A frozen config that opens Sessions. `footprint` is what is checked for conflicts before anything runs."""
+
     def begin(self, run: Any) -> Session: ...
 
 
-Adapter = Callable[[Any, Tensor, Tensor, "Call"], Tensor]
+class Adapter(Protocol):
+    """Around one Linear: x (B, N, D_in) to (B, N, D_out). `base` is the layer itself; a quantiser that replaces it never calls it."""
+
+    def __call__(self, linear: Any, x: Tensor, base: Callable[[Tensor], Tensor], call: Call) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Call:
-    """One evaluation. sessions: outermost first.   adapters: by Linear name, `(linear, x, y, call) -> y`.   lane: which named evaluation.
+    """One evaluation. sessions: outermost first.   adapters: by Linear name.   lane: which named evaluation.
     step: index in the run.   t: noise level of the rows (B,), for parts that depend on it.   rows: request ids.
     noise: random tensors drawn beforehand, by purpose.   taps: site names whose branch outputs are returned in `Out.feats`.
     """
@@ -127,7 +139,7 @@ class Call:
         return [s for s in reversed(self.sessions) if here(s.footprint)]
 
 
-def check_policies(policies: Iterable[Policy], capabilities: Collection[str], gradients: bool = False) -> None:
+def check_policies(policies: Iterable[Acting], capabilities: Collection[str], gradients: bool = False) -> None:
     """Raise `ConflictError` when a policy needs what the network lacks, two write the same thing, or a cache meets gradients."""
     writers: dict[str, str] = {}
     for policy in policies:
@@ -138,7 +150,10 @@ def check_policies(policies: Iterable[Policy], capabilities: Collection[str], gr
                 f"this network offers {', '.join(sorted(capabilities)) or 'nothing of the kind'}",
             )
         if gradients and not footprint.gradients:
-            raise ConflictError(f"{name} keeps results from earlier evaluations, which would give wrong gradients", "train without it")
+            raise ConflictError(
+                f"{name} keeps results from earlier evaluations, which would give wrong gradients",
+                "train without it, or evaluate under torch.no_grad()",
+            )
         for thing in footprint.writes:
             if thing in writers:
                 raise ConflictError(f"{name} and {writers[thing]} both replace {thing}", "use one of them")

@@ -47,6 +47,8 @@ class Denoiser:
     def answer(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> Out:
         """The network's raw answer, features and auxiliary losses included; each stream's t goes through the time map."""
         mapped = TIME_MAPS[self.meaning.time_map]
+        if call is not None and call.t is None and "image" in streams:
+            call = replace(call, t=streams["image"].t)
         out: Out = self.net({n: s if s.t is None else replace(s, t=mapped(s.t)) for n, s in streams.items()}, cond, call)
         return out
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .call import Call, Session, Site, check_policies
+from .call import Acting, Call, Core, Session, Site, check_policies
 from .conditions import Conditions
 from .state import Out, State, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Branch(nn.Module):
     streams: tuple[str, ...] = ()
     reads: str = ""
 
-    def prepare(self, state: State) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    def prepare(self, state: State, call: Call | None) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Core inputs and gates by stream; a stream without a gate adds its delta unscaled."""
         raise NotImplementedError
 
@@ -83,13 +83,18 @@ class Branch(nn.Module):
         self, state: State, site: Site, call: Call | None
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Gated deltas, the core's raw output, auxiliary losses, and the core's inputs."""
-        inputs, gates = self.prepare(state)
-        compute: Callable[[], Mapping[str, Tensor]] = partial(self.compute, inputs, state, site, call)
+        inputs, gates = self.prepare(state, call)
+        compute: Core = partial(self.compute, state=state, site=site, call=call)
         if call is not None:
             for session in call.hooked("branch", site.block):
-                compute = partial(session.branch, site, state, compute, call)
-        out = compute()
+                compute = partial(_hooked, session, site, state, compute, call)
+        out = compute(inputs)
         return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs), inputs
+
+
+# A compiled block that knew its own index would be compiled once per index: nothing but a Call asks for it, and `Network.run` puts it
+# into the names of losses and features.
+UNPLACED = -1
 
 
 class Block(nn.Module):
@@ -120,16 +125,16 @@ class Block(nn.Module):
         losses: dict[str, Tensor] = {}
         seen = state
         for name in names:
-            site = Site(self.index, name)
+            site = Site(UNPLACED if call is None else self.index, name)
             deltas, raw, aux, inputs = self.get_submodule(name)(seen, site, call)
             if name in self.lending:
                 seen = replace(seen, cond={**seen.cond, **{f"{name}.{s}": x for s, x in inputs.items()}})
             for stream, delta in deltas.items():
                 if state.streams[stream].update:
                     tokens[stream] = tokens[stream] + delta
-            losses |= {f"{site}.{k}": v for k, v in aux.items()}
+            losses |= {f"{name}.{k}": v for k, v in aux.items()}
             if call is not None and call.taps:
-                feats |= {f"{site}.{s}": x for s, x in raw.items() if f"{site}.{s}" in call.taps}
+                feats |= {f"{name}.{s}": x for s, x in raw.items() if f"{site}.{s}" in call.taps}
         if self.closing:
             for name in (n for n in names if n in self.closing):
                 branch = self.get_submodule(name)
@@ -158,7 +163,7 @@ class Rewire(nn.Module):
 class Network(nn.Module):
     """A backbone. `capabilities`: what policies may rely on ("softmax", "joint", ...). `inputs`: names of the streams it takes.
 
-    `doors`: modules `(State, Conditions) -> State` that surgery adds, by name. Each sees the slots once, at the start, and brings in what
+    `doors`: modules `(State, Conditions, Call | None) -> State` that surgery adds, by name. Each sees the slots once, at the start, and brings in what
     the grafted parts of the program read: a stream, or an entry of `State.cond`. A door whose slot is absent leaves the State alone.
     """
 
@@ -171,15 +176,15 @@ class Network(nn.Module):
         self.doors = nn.ModuleDict()
         self.checkpointing = False
 
-    def condition(self, streams: Mapping[str, Stream], cond: Conditions) -> Mapping[str, Tensor]:
-        """Conditioning tensors for `State.cond` from the streams' times and the filled slots."""
+    def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> Mapping[str, Tensor]:
+        """Conditioning tensors for `State.cond` from the streams' times and the filled slots; "time" is the embedding of t alone."""
         raise NotImplementedError
 
-    def embed(self, streams: Mapping[str, Stream], cond: Conditions) -> Mapping[str, Stream]:
-        """Token streams from latents, ids and token slots."""
+    def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> Mapping[str, Stream]:
+        """Token streams from latents, ids and token slots. A stream that the family cannot embed is refused."""
         raise NotImplementedError
 
-    def head(self, state: State) -> Mapping[str, Tensor]:
+    def head(self, state: State, call: Call | None) -> Mapping[str, Tensor]:
         """Predictions by stream, shaped like the inputs."""
         raise NotImplementedError
 
@@ -189,28 +194,38 @@ class Network(nn.Module):
         for index, item in enumerate(items):
             item.index = index  # type: ignore[assignment]
 
-    def start(self, streams: Mapping[str, Stream], cond: Conditions) -> State:
+    def start(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> State:
         """The State that enters the program."""
-        state = State(self.embed(streams, cond), self.condition(streams, cond))
+        state = State(self.embed(streams, cond, call), self.condition(streams, cond, call))
         for door in self.doors.values():
-            state = door(state, cond)
+            state = door(state, cond, call)
         return state
 
     def run(self, state: State, a: int, b: int, call: Call | None = None) -> State:
         """Items a … b − 1."""
+        feats, aux = state.feats, state.aux
+        state = _bare(state)
         for index in range(a, b):
             item = self.blocks[index]
             touched = call if call is not None and call.touches(index) else None
+            # `_call_impl` is `__call__` with its hooks (FSDP's among them) but without the compiled code.
+            step = item if touched is None else item._call_impl
             if self.checkpointing and torch.is_grad_enabled():
-                state = checkpoint(item, state, touched, use_reentrant=False)
+                state = checkpoint(step, state, touched, use_reentrant=False)
             else:
-                state = item(state, touched)
-        return state
+                state = step(state, touched)
+            if state.feats or state.aux:
+                feats = {**feats, **{f"blocks.{index}.{n}": x for n, x in state.feats.items()}}
+                aux = {**aux, **{f"blocks.{index}.{n}": x for n, x in state.aux.items()}}
+                state = _bare(state)
+        return replace(state, feats=feats, aux=aux) if feats or aux else state
 
     def forward(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> Out:
-        state = self.start(streams, cond)
+        if call is not None and call.sessions:
+            self.admit(call.sessions, gradients=torch.is_grad_enabled())
+        state = self.start(streams, cond, call)
         state = self._whole(state, call)
-        return Out(self.head(state), state.feats, state.aux)
+        return Out(self.head(state, call), state.feats, state.aux)
 
     def _whole(self, state: State, call: Call | None) -> State:
         run: Callable[[State, int, int], State] = partial(self.run, call=call)
@@ -229,15 +244,24 @@ class Network(nn.Module):
             for branch in item.branches()
         )
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, backend: str = "inductor") -> None:
         """Compile every program item by itself; items that a policy touches still run eagerly through the same module."""
         for item in self.blocks:
-            item.compile(dynamic=False)
+            item.compile(dynamic=False, backend=backend)
 
-    def admit(self, sessions: tuple[Session, ...], policies: tuple[object, ...]) -> None:
-        """Refuse policies this network cannot carry (see `check_policies`)."""
-        check_policies(policies, self.capabilities, gradients=torch.is_grad_enabled())  # type: ignore[arg-type]
+    def admit(self, policies: Iterable[Acting], gradients: bool = False) -> None:
+        """Refuse policies this network cannot carry (see `check_policies`). Every forward asks; asking before a run refuses sooner."""
+        check_policies(policies, self.capabilities, gradients)
+
+
+def _bare(state: State) -> State:
+    """Without features and losses: collected along the way, they would make every block's input look new to the compiler."""
+    return replace(state, feats={}, aux={}) if state.feats or state.aux else state
+
+
+def _hooked(session: Session, site: Site, state: State, inner: Core, call: Call, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return session.branch(site, state, inputs, inner, call)
 
 
 def _around(session: Session, run: Callable[[State, int, int], State], call: Call, state: State, a: int, b: int) -> State:
-    return session.blocks(state, run, b, call)
+    return session.blocks(state, run, a, b, call)

@@ -56,6 +56,10 @@ class State:
     def __getitem__(self, name: str) -> Tensor:
         return self.streams[name].x
 
+    def role(self, name: str) -> str:
+        """Which weights treat a stream."""
+        return self.streams[name].role or name
+
     def with_x(self, tokens: Mapping[str, Tensor]) -> State:
         """The same State with some streams' tokens replaced."""
         return replace(self, streams={n: s.with_x(tokens[n]) if n in tokens else s for n, s in self.streams.items()})

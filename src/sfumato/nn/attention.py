@@ -45,14 +45,15 @@ class Projections(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """Every stream's queries against the joined keys and values of all streams. `roles`: stream name -> its projections' key."""
+    """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections."""
 
-    def __init__(self, shape: AttentionShape, streams: tuple[str, ...], silent: frozenset[str] = frozenset()) -> None:
+    def __init__(self, shape: AttentionShape, roles: tuple[str, ...], silent: frozenset[str] = frozenset()) -> None:
         super().__init__()
-        self.projections = nn.ModuleDict({s: Projections(shape, output=s not in silent) for s in streams})
+        self.projections = nn.ModuleDict({r: Projections(shape, output=r not in silent) for r in roles})
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        heads = {n: self._of(n).project(x, state.streams[n].keep, state.streams[n].pos, call) for n, x in inputs.items()}
+        streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
+        heads = {n: own[n].project(x, streams[n].keep, streams[n].pos, call) for n, x in inputs.items()}
         compute: Attend = attend
         if call is not None:
             for session in call.hooked("attention", site.block):
@@ -60,12 +61,12 @@ class JointAttention(nn.Module):
         mixed = compute(heads, None)
         outputs: dict[str, Tensor] = {}
         for name, x in mixed.items():
-            if (out := self._of(name).out) is not None:
+            if (out := own[name].out) is not None:
                 outputs[name] = out(x.transpose(1, 2).flatten(2), call)
         return outputs
 
-    def _of(self, stream: str) -> Projections:
-        projections = self.projections[stream]
+    def _of(self, role: str) -> Projections:
+        projections = self.projections[role]
         assert isinstance(projections, Projections)
         return projections
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from ..core.call import Call
 from .linear import Linear
 
 
@@ -29,8 +30,8 @@ class MLPEmbedding(nn.Module):
         nn.init.normal_(self.up.weight, std=0.02)
         nn.init.normal_(self.down.weight, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        embedded: Tensor = self.down(silu(self.up(x)))
+    def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
+        embedded: Tensor = self.down(silu(self.up(x, call)), call)
         return embedded
 
 
@@ -42,8 +43,8 @@ class TimeEmbedding(nn.Module):
         self.features = features
         self.mlp = MLPEmbedding(features, width)
 
-    def forward(self, t: Tensor) -> Tensor:
-        embedded: Tensor = self.mlp(sinusoid(1000.0 * t, self.features).to(self.mlp.up.weight.dtype))
+    def forward(self, t: Tensor, call: Call | None = None) -> Tensor:
+        embedded: Tensor = self.mlp(sinusoid(1000.0 * t, self.features).to(self.mlp.up.weight.dtype), call)
         return embedded
 
 

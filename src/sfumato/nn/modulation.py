@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from ..core.call import Call
 from .linear import Linear
 
 
@@ -18,8 +19,8 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, c: Tensor) -> tuple[Tensor, ...]:
-        vectors = self.linear(silu(c))
+    def forward(self, c: Tensor, call: Call | None = None) -> tuple[Tensor, ...]:
+        vectors = self.linear(silu(c), call)
         return (vectors[:, None] if vectors.ndim == 2 else vectors).chunk(self.count, dim=-1)
 
 

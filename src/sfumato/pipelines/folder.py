@@ -15,13 +15,12 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..backbones import backbones
@@ -29,16 +28,30 @@ from ..codecs.kl import KLCodec
 from ..core.conditions import Slot
 from ..core.config import from_dict, to_dict
 from ..core.denoiser import Denoiser, Meaning
-from ..core.errors import OutputError, UnknownNameError, UsageError, WeightsError
-from ..core.files import refuse_overwrite, sha256, verify, write_json
+from ..core.errors import ConfigError, OutputError, UnknownNameError, UsageError, WeightsError
+from ..core.files import read_tensors, refuse_overwrite, sha256, verify, write_json, write_tensors
 from ..text import text_encoders
 from .text_to_image import Defaults, TextToImage
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
+T = TypeVar("T")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+@dataclass(frozen=True)
+class Record:
+    """sfumato.json: what the diffusers layout has no place for. `checksums`: sha256 of each weight file."""
+
+    name: str
+    text_encoder: str
+    meaning: Meaning
+    slots: tuple[Slot, ...]
+    defaults: Defaults
+    checksums: dict[str, str]
+    card: dict[str, Any] = field(default_factory=dict)
 
 
 def assets() -> Path:
@@ -58,19 +71,26 @@ def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | N
     Raises `UnknownNameError` with the nearest names, `WeightsError` naming a missing, damaged or pickled file.
     """
     folder = _find(name_or_dir)
-    index, record = _json(folder / "model_index.json"), _json(folder / "sfumato.json")
-    checksums: dict[str, str] = record.get("checksums", {})
-    for file, expected in checksums.items():
-        verify(folder / file, expected)
+    index, record = _json(folder / "model_index.json"), _config(Record, folder / "sfumato.json")
+    for component in ("transformer", "vae"):
+        file = f"{component}/{WEIGHTS}"
+        _refuse_pickles(folder / component)
+        if file not in record.checksums:
+            raise WeightsError(f"{folder / 'sfumato.json'} has no checksum of {file}", "save the pipeline again")
+        verify(folder / file, record.checksums[file])
     net = _network(folder / "transformer", index)
     pipe = TextToImage(
-        encoder=text_encoders.get(record["text_encoder"])(),
-        denoiser=Denoiser(net, from_dict(Meaning, record["meaning"])),
+        encoder=text_encoders.get(record.text_encoder)(),
+        denoiser=Denoiser(net, record.meaning),
         codec=KLCodec(_autoencoder(folder / "vae")),
-        slots=tuple(from_dict(Slot, slot) for slot in record["slots"]),
-        defaults=from_dict(Defaults, record["defaults"]),
-        identity={"name": record.get("name", folder.name), "sha256": checksums.get(f"transformer/{WEIGHTS}", "")},
-        card=record.get("card", {}),
+        slots=record.slots,
+        defaults=record.defaults,
+        identity={
+            "name": record.name,
+            "sha256": record.checksums[f"transformer/{WEIGHTS}"],
+            "codec_sha256": record.checksums[f"vae/{WEIGHTS}"],
+        },
+        card=record.card,
     )
     pipe.denoiser.net.eval().requires_grad_(False)
     pipe.codec.eval().requires_grad_(False)
@@ -86,32 +106,58 @@ def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | N
 def save(pipe: TextToImage, folder: str | Path, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
     """Write `pipe` to `folder`, complete or not at all; `dtype` of the stored weights, None = as they are. Returns the folder.
 
-    Raises `OutputError` when it exists without `overwrite`, or on a full or read-only disk.
+    Raises `OutputError` when it exists without `overwrite` or holds something else than a pipeline, or on a full or read-only disk.
     """
-    final = Path(folder)
+    final = Path(folder).resolve()
     refuse_overwrite(final, overwrite)
-    part = final.parent / f".{final.name}.part"
+    if final.is_dir() and any(final.iterdir()) and not (final / "model_index.json").is_file():
+        raise OutputError(f"{final} holds something else than a pipeline and is left as it is", "choose another name")
+    part, former = (final.parent / f".{final.name}.{kind}" for kind in ("part", "former"))
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         _write(pipe, part, final.name, dtype)
         if final.exists():
-            shutil.rmtree(final)
+            shutil.rmtree(former, ignore_errors=True)
+            os.replace(final, former)
         os.replace(part, final)
-    except (OSError, SafetensorError) as error:
+    except (OSError, OutputError) as error:
         raise OutputError(f"cannot write {final}: {error}", "free space, or name a folder you may write to") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if former.exists() and not final.exists():
+            os.replace(former, final)
+        for leftover in (part, former):
+            shutil.rmtree(leftover, ignore_errors=True)
     return final
+
+
+def save_codec(codec: KLCodec, folder: str | Path, overwrite: bool = False) -> Path:
+    """Write `codec` as a diffusers vae folder, which `load_codec` and diffusers' AutoencoderKL read. Returns the folder."""
+    final = Path(folder)
+    refuse_overwrite(final, overwrite)
+    _weights(codec.autoencoder, final, _vae_config(codec), None)
+    return final
+
+
+def load_codec(name_or_dir: str | Path) -> KLCodec:
+    """The codec in a diffusers vae folder, or that of a pipeline (a folder or a shipped name). Raises `WeightsError`."""
+    folder = Path(name_or_dir)
+    if not (folder / "config.json").is_file():
+        folder = _find(name_or_dir) / "vae"
+    _refuse_pickles(folder)
+    return KLCodec(_autoencoder(folder)).eval().requires_grad_(False)
+
+
+def _vae_config(codec: KLCodec) -> dict[str, Any]:
+    plain = {k: v for k, v in codec.autoencoder.config.items() if k != "_use_default_values"}
+    return dict(json.loads(json.dumps(plain)))
 
 
 def _write(pipe: TextToImage, folder: Path, name: str, dtype: torch.dtype | None) -> None:
     net = pipe.denoiser.net
     family = backbones.name_of(type(net))
     _weights(net, folder / "transformer", {"_class_name": family, **to_dict(net.config)}, dtype)
-    vae = pipe.codec.autoencoder
-    plain = {k: v for k, v in vae.config.items() if k != "_use_default_values"}
-    _weights(vae, folder / "vae", json.loads(json.dumps(plain)), dtype)
+    _weights(pipe.codec.autoencoder, folder / "vae", _vae_config(pipe.codec), dtype)
     write_json(
         folder / "scheduler" / "scheduler_config.json",
         {
@@ -148,8 +194,7 @@ def _write(pipe: TextToImage, folder: Path, name: str, dtype: torch.dtype | None
 
 def _weights(module: nn.Module, folder: Path, config: Mapping[str, Any], dtype: torch.dtype | None) -> None:
     write_json(folder / "config.json", config)
-    tensors = {n: t.detach().cpu().to(dtype or t.dtype).contiguous() for n, t in module.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS, {n: t.to(dtype or t.dtype) for n, t in module.state_dict().items()})
 
 
 def _find(name_or_dir: str | Path) -> Path:
@@ -180,19 +225,17 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a component folder; `WeightsError` when the file is missing, damaged or a pickle."""
-    path = folder / WEIGHTS
-    if not path.is_file():
-        if pickled := [p.name for p in sorted(folder.glob("*")) if p.suffix in PICKLES]:
-            raise WeightsError(
-                f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", f"convert them to {WEIGHTS}"
-            )
-        raise WeightsError(f"missing file {path}")
+def _config(cls: type[T], path: Path) -> T:
+    """A JSON file as `cls`, strictly; a `ConfigError` names the file."""
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"damaged file {path}: {error}", "fetch or reinstall it") from error
+        return from_dict(cls, _json(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", error.hint) from error
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if not (folder / WEIGHTS).is_file() and (pickled := [p.name for p in sorted(folder.glob("*")) if p.suffix in PICKLES]):
+        raise WeightsError(f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", f"convert them to {WEIGHTS}")
 
 
 def _network(folder: Path, index: Mapping[str, Any]) -> Any:
@@ -200,7 +243,7 @@ def _network(folder: Path, index: Mapping[str, Any]) -> Any:
     family = backbones.get(str(config.pop("_class_name", index.get("transformer", ["", "?"])[1])))
     with torch.device("meta"):
         net = family.network(from_dict(family.config, config))
-    assign_strictly(net, tensors(folder), str(folder / WEIGHTS))
+    assign_strictly(net, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return net
 
 
@@ -208,9 +251,12 @@ def _autoencoder(folder: Path) -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
     config = {k: v for k, v in _json(folder / "config.json").items() if not k.startswith("_")}
-    with torch.device("meta"):
-        autoencoder = AutoencoderKL(**config)
-    assign_strictly(autoencoder, tensors(folder), str(folder / WEIGHTS))
+    try:
+        with torch.device("meta"):
+            autoencoder = AutoencoderKL(**config)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{folder / 'config.json'} is no AutoencoderKL config: {error}") from error
+    assign_strictly(autoencoder, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return autoencoder
 
 

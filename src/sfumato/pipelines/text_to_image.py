@@ -92,7 +92,8 @@ class Pictures:
 class TextToImage:
     """encoder: prompt -> states.   denoiser: the network and its meaning.   codec: latents <-> pixels.
 
-    slots: conditioning and null forms.   identity: name and weight checksum, written into every picture.   card: what is known about the model (data, training, scores).
+    slots: conditioning and null forms.   identity: name and weight checksum, written into every picture.
+    card: what is known about the model (data, training, scores).
     """
 
     encoder: TextEncoder
@@ -145,7 +146,7 @@ class TextToImage:
             steps=own.steps if steps is None else steps,
             guidance=own.guidance if guidance is None else guidance,
             solver=solver or own.solver,
-            size=self._size(size or own.size),
+            size=self.possible_size(size or own.size),
             shift=shift,
             policies=tuple(policies),
             frame=frame,
@@ -169,13 +170,20 @@ class TextToImage:
         return pictures if frame is None else _only(pictures, frame[1])
 
     def _process(self, settings: Draw) -> Ode:
-        pixels, base = (size[0] * size[1] for size in (settings.size, self.defaults.size))
-        shift = settings.shift if settings.shift is not None else resolution_shift(self.defaults.shift, pixels, base)
         net = self.denoiser.net
         sessions = tuple(policy.begin(settings) for policy in settings.policies)
-        net.admit(sessions, settings.policies)
+        net.admit(settings.policies)
         solver = solvers.get(settings.solver)()
-        return Ode(self.denoiser, solver, grid(settings.steps, shift), ClassifierFree(settings.guidance), sessions, self.device)
+        return Ode(
+            self.denoiser, solver, grid(settings.steps, self._shift(settings)), ClassifierFree(settings.guidance), sessions, self.device
+        )
+
+    def _shift(self, settings: Draw) -> float:
+        """The shift asked for, or the model's own for this size."""
+        if settings.shift is not None:
+            return settings.shift
+        pixels, base = (size[0] * size[1] for size in (settings.size, self.defaults.size))
+        return resolution_shift(self.defaults.shift, pixels, base)
 
     def conditions(
         self, prompts: Sequence[str], negative: str, guidance: float, at_least: int = 0
@@ -183,24 +191,28 @@ class TextToImage:
         """Conditions by lane and notes on truncation. Without a negative prompt the uncond lane holds each slot's null form."""
         from ..text.truncation import truncation_report
 
-        states = self.encoder.encode(prompts)
-        notes = tuple(truncation_report(states, prompts))
+        states = self._states(prompts)
+        notes = tuple(dict.fromkeys(truncation_report(states, prompts)))
         cond = _slots(states, at_least)
         if guidance == 1.0:
             return {"cond": cond}, notes
         if negative:
-            against = self.encoder.encode([negative] * len(prompts))
+            against = self._states([negative] * len(prompts))
             notes += tuple(truncation_report(against, [negative] * len(prompts)))[:1]
             return {"cond": cond, "uncond": _slots(against, at_least)}, notes
         everyone = torch.ones(len(prompts), dtype=torch.bool)
         empty = _slots(self.encoder.encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
         return {"cond": cond, "uncond": nulled(cond, self.slots, {s.group: everyone for s in self.slots}, empty)}, notes
 
+    def _states(self, prompts: Sequence[str]) -> TextStates:
+        """States of `prompts`, each distinct one encoded alone: in a batch its last bits would depend on its neighbours' lengths."""
+        alone = {prompt: self.encoder.encode([prompt]) for prompt in dict.fromkeys(prompts)}
+        return TextStates.concat([alone[prompt] for prompt in prompts])
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in fp32, clamped to [-1, 1]."""
-        dtype = next(self.codec.parameters()).dtype
-        images = self.codec.decode(latents.to(dtype)).float()
+        """Images (B, 3, H, W) in fp32, clamped to [-1, 1]. Latents may be on any device."""
+        images = self.codec.decode(latents.to(next(self.codec.parameters()))).float()
         require_finite(images, "the decoded picture")
         return images.clamp(-1, 1)
 
@@ -223,7 +235,8 @@ class TextToImage:
             raise UsageError(f"{len(chosen)} seeds for {len(prompts) * num} pictures", "one seed per picture")
         return Rows(chosen)
 
-    def _size(self, size: tuple[int, int]) -> tuple[int, int]:
+    def possible_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """`size` (height, width) in pixels, if this model can draw it; `UsageError` naming the nearest possible size otherwise."""
         config = getattr(self.denoiser.net, "config", None)
         step = self.codec.factor * getattr(config, "patch", 1)
         if any(n % step or not 0 < n <= LARGEST_SIDE for n in size):
@@ -241,7 +254,7 @@ class TextToImage:
             "guidance": settings.guidance,
             "solver": settings.solver,
             "size": list(settings.size),
-            "shift": settings.shift,
+            "shift": self._shift(settings),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
         }

@@ -14,7 +14,7 @@ from ..core.denoiser import Denoiser
 from ..core.errors import CancelledError
 from ..core.process import NetCall
 from ..core.rng import Rows
-from ..core.state import Out
+from ..core.state import Out, Stream
 from .ode import DrawRequest, Ode, OdeRun
 
 
@@ -31,12 +31,17 @@ OnStep = Callable[[Step], bool | None]
 
 
 def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:
-    """Answer all lanes. Lanes whose Calls carry no policy, adapter, tap or stream of their own run as one batch."""
-    plain = {lane: c for lane, c in calls.items() if not (c.others or _special(c.call))}
-    outs = {lane: denoiser.out(c.x, c.t, c.cond, c.call, c.others) for lane, c in calls.items() if lane not in plain}
+    """Answer all lanes. Lanes with nothing but an image, and no policy, adapter or tap, run as one batch."""
+    plain = {lane: c for lane, c in calls.items() if _bare(c.streams) and not _special(c.call)}
+    outs = {lane: denoiser.answer(c.streams, c.cond, c.call) for lane, c in calls.items() if lane not in plain}
     if plain:
         outs |= _together(denoiser, plain)
     return outs
+
+
+def _bare(streams: Mapping[str, Stream]) -> bool:
+    image = streams.get("image")
+    return len(streams) == 1 and image is not None and image.t is not None and image.known is image.keep is image.pos is None
 
 
 def _special(call: Call) -> bool:
@@ -45,9 +50,10 @@ def _special(call: Call) -> bool:
 
 def _together(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:
     members = list(calls.values())
-    x, t = torch.cat([c.x for c in members]), torch.cat([c.t for c in members])
+    images = [c.streams["image"] for c in members]
+    x, t = torch.cat([i.x for i in images]), torch.cat([i.t for i in images if i.t is not None])
     out = denoiser.out(x, t, concatenate([c.cond for c in members]), replace(members[0].call, lane="+".join(calls), t=t))
-    parts = {name: pred.split([len(c.x) for c in members]) for name, pred in out.pred.items()}
+    parts = {name: pred.split([len(i.x) for i in images]) for name, pred in out.pred.items()}
     return {lane: Out({name: part[i] for name, part in parts.items()}, {}, out.aux) for i, lane in enumerate(calls)}
 
 

@@ -14,7 +14,7 @@ from ..core.denoiser import Denoiser
 from ..core.errors import UsageError
 from ..core.process import NetCall
 from ..core.rng import Rows
-from ..core.state import Out, require_finite
+from ..core.state import Out, Stream, require_finite
 from .guidance import ClassifierFree
 from .solvers import Seen, Solver, Walk, start
 
@@ -66,7 +66,7 @@ class Ode:
         x = y * float(alpha + sigma)
         times = torch.full((len(x),), t, dtype=torch.float32, device=x.device)
         return {
-            lane: NetCall(x, times, run.conds[lane], Call(self.sessions, lane=lane, step=run.walk.index, t=times))
+            lane: NetCall({"image": Stream(x, t=times)}, run.conds[lane], Call(self.sessions, lane=lane, step=run.walk.index, t=times))
             for lane in self.guidance.lanes(t)
         }
 
@@ -79,9 +79,12 @@ class Ode:
         alpha, sigma = self._at(torch.tensor(t, dtype=torch.float64))
         times = torch.full((len(y),), t, dtype=torch.float32, device=y.device)
         seen = self.denoiser.interpret(prediction, y * float(alpha + sigma), times)
+        # A prediction of eps says nothing of x_0 where alpha = 0; better told here than as a NaN of the next step.
+        require_finite(seen.x0, f"the x_0 that step {run.walk.index + 1} infers from {self.denoiser.meaning.prediction} at t = {t:.3f}")
         walk = self.solver.advance(run.walk, Seen(seen.x0, seen.eps))
-        for session in reversed(self.sessions):
-            walk = replace(walk, y=session.latents(walk.y, run.walk.index))
+        if walk.index > run.walk.index:
+            for session in reversed(self.sessions):
+                walk = replace(walk, y=session.latents(walk.y, run.walk.index))
         return replace(run, walk=walk, estimate=seen.x0)
 
     def done(self, run: OdeRun) -> bool:

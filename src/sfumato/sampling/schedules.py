@@ -31,7 +31,7 @@ def grid(steps: int, alpha: float = 1.0, kind: Literal["paper", "released"] = "p
     """
     if not 1 <= steps <= MAX_STEPS:
         raise UsageError(f"steps is {steps}", f"a whole number from 1 to {MAX_STEPS}; 20 is a good start")
-    if not alpha > 0:
+    if not 0 < alpha < math.inf:
         raise UsageError(f"shift is {alpha}", "a positive number; 1 leaves the grid even")
     if kind == "paper":
         return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), alpha)

@@ -51,7 +51,7 @@ def existing(folder: Path) -> list[Path]:
 
 
 def load(checkpoint: Path, modules: dict[str, nn.Module], emas: dict[str, Ema], optimizers: Optimizers) -> int:
-    """Restore everything in place; the step to go on from is returned. Raises `WeightsError` where a tensor is missing, misshapen or damaged."""
+    """Restore everything in place and return the step to go on from; `WeightsError` where a tensor is missing, misshapen or damaged."""
     try:
         state = json.loads((checkpoint / "state.json").read_text())
         for file, expected in state.get("checksums", {}).items():

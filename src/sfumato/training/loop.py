@@ -21,7 +21,6 @@ from torch import nn
 from ..core.config import to_dict
 from ..core.errors import CancelledError, ConfigError, NonFiniteError
 from ..core.files import write_json
-from ..core.program import Network
 from ..core.rng import Draws
 from ..core.task import Loss, Phase, Task
 from . import checkpoints
@@ -35,7 +34,6 @@ class TrainConfig:
     """Steps count optimizer steps of the first phase; `accumulate` micro-batches make one step. `clip`: largest gradient norm, 0 = off.
 
     `ema`: decay, 0 = no average. `checkpoint_seconds`: wall time between checkpoints; `sample_every` steps between sample grids, 0 = none.
-    `compile`: compile the blocks of networks that are programs (minutes at the start, then faster steps).
     """
 
     steps: int
@@ -44,7 +42,6 @@ class TrainConfig:
     clip: float = 1.0
     ema: float = 0.999
     precision: Literal["bf16", "fp32"] = "bf16"
-    compile: bool = False
     device: str = "cpu"
     seed: int = 0
     log_every: int = 20
@@ -94,10 +91,6 @@ def prepare(task: Task, config: TrainConfig, folder: Path) -> Run:
     trained = sorted({name for phase in phases for name in phase.trains})
     for name, module in modules.items():
         module.requires_grad_(name in trained).train(name in trained)
-    if config.compile:
-        for module in modules.values():
-            if isinstance(module, Network):
-                module.compile_blocks()
     optimizers = {phase.name: build([modules[n] for n in phase.trains], config.optimizer) for phase in phases}
     emas = {name: Ema(modules[name], config.ema) for name in trained} if config.ema else {}
     run = Run(task, config, folder, {n: modules[n] for n in trained}, optimizers, emas)

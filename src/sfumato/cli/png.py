@@ -1,0 +1,96 @@
+"""A picture that knows how it was made: a PNG text chunk named "sfumato" holds, as JSON, all that is needed to draw it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..core.config import from_dict, to_dict
+from ..core.errors import ConfigError, UsageError
+from ..core.files import write_with
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CHUNK = "sfumato"
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """`name`: what the model calls itself.   path: what the user loaded.   sha256, codec_sha256: of its weight files."""
+
+    name: str
+    path: str
+    sha256: str
+    codec_sha256: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the last bits of a picture hang on besides the settings. `capability`: the CPU's instruction set as torch names it."""
+
+    torch: str
+    threads: int
+    capability: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        import torch
+
+        return cls(torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
+
+
+@dataclass(frozen=True)
+class Record:
+    """How one picture was made. `size`: (height, width).   frame: (rows, row, text tokens) of the batch it was drawn in."""
+
+    prompt: str
+    negative: str
+    seed: int
+    steps: int
+    guidance: float
+    solver: str
+    size: tuple[int, int]
+    shift: float
+    dtype: str
+    device: str
+    model: ModelId
+    frame: tuple[int, int, int]
+    machine: Machine
+    sfumato: str = __version__
+
+
+def save(picture: Image, record: Record, path: Path) -> None:
+    """Write `picture` with its record to `path`, whole or not at all. Raises `OutputError` on a full or read-only disk."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text(CHUNK, json.dumps(to_dict(record)))  # pure ASCII, as a tEXt chunk wants it
+    write_with(path, lambda temporary: picture.save(temporary, "PNG", pnginfo=info))
+
+
+def read(path: Path) -> Record:
+    """The record in the PNG `path`. Raises `UsageError` when there is no such file, no PNG, no record or a damaged one."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            text: dict[str, Any] = picture.text  # type: ignore[attr-defined]
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no picture {path}", "name a PNG that sfumato generate saved") from error
+    except UnidentifiedImageError as error:
+        raise UsageError(f"{path} is not a PNG", "other formats lose the record of how a picture was made") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", "name a PNG that sfumato generate saved") from error
+    if CHUNK not in text:
+        raise UsageError(
+            f"{path} does not say how it was made: it has no {CHUNK!r} text chunk",
+            "only a PNG as sfumato generate saved it can be drawn again; editors, chats and web sites often strip the chunk",
+        )
+    try:
+        return from_dict(Record, json.loads(text[CHUNK]))
+    except (ValueError, TypeError, AttributeError, ConfigError) as error:
+        raise UsageError(f"the record in {path} cannot be read: {error}", "was it made by a newer sfumato?") from error

@@ -1,0 +1,196 @@
+"""`sfumato train codec | model | judge`: the recipes of `training/recipes.py` and `evaluate/judge_recipe.py` with a user's changes.
+
+A run lives in its folder: recipe.json says what was asked for, checkpoints let the same command go on where it stopped, and a folder
+that holds another recipe's run is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from tyro import conf
+
+from ..core.config import from_dict, to_dict
+from ..core.errors import ConfigError, UsageError
+from ..core.files import refuse_overwrite, write_json
+from .verb import Verb, make_folder, note, pick_device, unset
+
+if TYPE_CHECKING:
+    from ..training.loop import TrainConfig
+
+R = TypeVar("R")
+
+# What a run may change when it goes on: none of it changes what a step computes.
+CHANGEABLE = {"train.steps", "train.device", "train.log_every", "train.sample_every", "train.checkpoint_seconds"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Verb):
+    """Options that every training has; an option left out is as in the recipe that made the shipped weights."""
+
+    # EmojiWorld, a folder of pictures with captions, a parquet or Arrow file or folder, or a hub data set.
+    data: str
+    # The run's folder: checkpoints, logs, samples, results. The same command goes on where a run stopped.
+    out: Path
+    # A recipe file to start from, as recipe.json of an earlier run.
+    recipe: Annotated[Path | None, unset("the shipped weights' recipe", "FILE.json")] = None
+    # Optimizer steps.
+    steps: Annotated[int | None, unset("the recipe's")] = None
+    # Pictures in a step.
+    batch: Annotated[int | None, unset("the recipe's")] = None
+    # Peak learning rate of AdamW.
+    lr: Annotated[float | None, unset("the recipe's")] = None
+    # Arithmetic: bf16 autocast or plain fp32.
+    precision: Annotated[Literal["bf16", "fp32"] | None, unset("the recipe's")] = None
+    # Decides the initial weights, the order of the data and the noise.
+    seed: Annotated[int | None, unset("the recipe's")] = None
+    # cpu, cuda or cuda:1, say.
+    device: Annotated[str, unset("the GPU where there is one")] = "auto"
+    # Replace the result of a finished run.
+    overwrite: bool = False
+    # No progress bar.
+    quiet: bool = False
+
+    def settled(self, kind: type[R]) -> R:
+        """The recipe of this run: the file's or the default, with the options given."""
+        recipe: Any = kind() if self.recipe is None else from_dict(kind, _read_recipe(self.recipe))
+        trained: TrainConfig = recipe.train
+        if self.lr is not None:
+            trained = replace(trained, optimizer=replace(trained.optimizer, lr=self.lr))
+        changed = {name: getattr(self, name) for name in ("steps", "precision", "seed") if getattr(self, name) is not None}
+        trained = replace(trained, device=pick_device(self.device), **changed)
+        batch = recipe.batch if self.batch is None else self.batch
+        if batch < 1:
+            raise UsageError(f"batch is {batch}", "at least 1")
+        settled: R = replace(recipe, batch=batch, train=trained)
+        return settled
+
+    def open_run(self, recipe: Any, result: Path, checkpoints: Path | None = None) -> None:
+        """Refuse a folder that holds a finished result or another run; otherwise write recipe.json and say where the run begins."""
+        from ..training.checkpoints import existing
+
+        refuse_overwrite(result, self.overwrite)
+        make_folder(self.out)
+        path, folder = self.out / "recipe.json", checkpoints or self.out
+        found = existing(folder)
+        if found and path.is_file():
+            differing = sorted(_differing(_read_recipe(path), to_dict(recipe)) - CHANGEABLE)
+            if differing:
+                raise UsageError(f"{self.out} holds a run of another recipe: {', '.join(differing)} differ", "choose another folder")
+        write_json(path, to_dict(recipe))
+        note(f"going on from {found[-1]}" if found else f"a new run in {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCodec(Train):
+    """Train the autoencoder between pixels and latents. The result is OUT/vae, a diffusers AutoencoderKL folder, and OUT/card.json."""
+
+    # A codec whose decoder alone is trained on, so that its latents keep their meaning.
+    start: Annotated[str | None, conf.arg(name="from", metavar="CODEC", help_behavior_hint="(default: none)")] = None
+
+    def run(self) -> int:
+        from ..data.sources import open_source
+        from ..pipelines.folder import load_codec, save_codec
+        from ..training.recipes import CodecRecipe, train_codec
+
+        recipe = self.settled(CodecRecipe)
+        self.open_run(recipe, self.out / "vae")
+        start = None if self.start is None else load_codec(self.start)
+        source, held_out = (open_source(self.data, split=split) for split in ("train", "validation"))
+        codec = train_codec(source, held_out, self.out, recipe, start, self.quiet)
+        measured = json.loads((self.out / "card.json").read_text())["held_out"]
+        print(save_codec(codec, self.out / "vae", self.overwrite))
+        note(f"{measured['psnr']:.2f} dB on {measured['pictures']} pictures held out")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainModel(Train):
+    """Train a text-to-image model on a codec's latents. The result is OUT/pipeline, which `sfumato generate --model` draws with."""
+
+    # A diffusers vae folder, a pipeline folder, or a shipped model whose codec is taken.
+    codec: str = "emoji-mmdit"
+    # What the model calls itself.
+    name: Annotated[str | None, unset("the name of the folder OUT")] = None
+    # Blocks of the network.
+    depth: Annotated[int | None, unset("the recipe's")] = None
+    # Width of the network.
+    width: Annotated[int | None, unset("the recipe's")] = None
+    # Attention heads.
+    heads: Annotated[int | None, unset("the recipe's")] = None
+    # How often each caption form of the data is drawn; one number per form.
+    forms: Annotated[tuple[float, ...] | None, unset("the recipe's, for EmojiWorld")] = None
+    # Optimizer: adamw, or muon for the hidden matrices.
+    optimizer: Annotated[Literal["adamw", "muon"] | None, unset("the recipe's")] = None
+    # Peak learning rate of Muon.
+    muon_lr: Annotated[float | None, unset("the recipe's")] = None
+    # Steps between sample grids in OUT/samples; 0 = none.
+    sample_every: Annotated[int | None, unset("the recipe's")] = None
+
+    def run(self) -> int:
+        from ..data.sources import open_source
+        from ..pipelines.folder import load_codec
+        from ..text import text_encoders
+        from ..training.recipes import ModelRecipe, train_model
+
+        codec = load_codec(self.codec)
+        recipe = self._with_own(self.settled(ModelRecipe))
+        if recipe.shape.channels != codec.latent_channels:
+            recipe = replace(recipe, shape=replace(recipe.shape, channels=codec.latent_channels))
+        self.open_run(recipe, self.out / "pipeline")
+        source = open_source(self.data, split="train", size=recipe.defaults.size[0])
+        pipe = train_model(source, codec, text_encoders.get("minilm")(), self.out, recipe, self.quiet)
+        pipe.identity = {"name": self.name or self.out.resolve().name}
+        pipe.card = {"recipe": to_dict(recipe), "pictures": len(source)}
+        print(pipe.to("cpu").save(self.out / "pipeline", self.overwrite))
+        return 0
+
+    def _with_own(self, recipe: Any) -> Any:
+        shape = {name: getattr(self, name) for name in ("depth", "width", "heads") if getattr(self, name) is not None}
+        optimizer = {"name": self.optimizer, "muon_lr": self.muon_lr}
+        train = replace(recipe.train, optimizer=replace(recipe.train.optimizer, **{k: v for k, v in optimizer.items() if v is not None}))
+        if self.sample_every is not None:
+            train = replace(train, sample_every=self.sample_every)
+        forms = recipe.forms if self.forms is None else self.forms
+        return replace(recipe, shape=replace(recipe.shape, **shape), train=train, forms=forms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJudge(Train):
+    """Train the judge that names concept and style of a drawing. The result is OUT/judge, which `sfumato evaluate --judge` takes."""
+
+    def run(self) -> int:
+        from ..data.sources import open_source
+        from ..evaluate.judge_recipe import JudgeRecipe, train_judge
+        from ..evaluate.pictures import Pictures
+
+        recipe = self.settled(JudgeRecipe)
+        run = self.out / "run"
+        self.open_run(recipe, self.out / "judge", run)
+        pictures = Pictures.of(open_source(self.data, split=None, licences=None, size=recipe.net.size))
+        judge = train_judge(pictures, self.out / "judge", recipe, run, quiet=self.quiet)
+        print(self.out / "judge")
+        measured = judge.card["held_out"]
+        if measured["count"]:
+            note(f"names {measured['concept_top1']['value']:.1%} of {measured['count']} held-out drawings")
+        return 0
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the recipe {path}: {error}", "a JSON file like recipe.json in a run's folder") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"the recipe {path} is not a JSON object")
+    return content
+
+
+def _differing(a: Any, b: Any, at: str = "") -> set[str]:
+    """Dotted names of the fields in which two nested configs differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return set().union(*(_differing(a.get(k), b.get(k), f"{at}.{k}".lstrip(".")) for k in a.keys() | b.keys()))
+    return set() if a == b else {at}

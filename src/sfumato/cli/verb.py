@@ -1,0 +1,90 @@
+"""What the verbs share: the base of their options, sizes and devices as people write them, and the progress bar."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro import conf
+
+from ..core.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+def unset(meaning: str, metavar: str | None = None) -> object:
+    """For an option whose default is None: the help says what that means."""
+    return conf.arg(help_behavior_hint=f"(default: {meaning})", metavar=metavar)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """A command: its fields are its options. `run` does the work and returns the exit code."""
+
+    # On an error, print where it happened.
+    debug: bool = False
+
+    def run(self) -> int:
+        raise NotImplementedError
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) from "128" or "128x192", width first as people say it. `UsageError` for anything else."""
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
+    if not found:
+        raise UsageError(f"size {text!r} is not a size", "one number for a square, or width x height: 128 or 128x192")
+    width = int(found[1])
+    return int(found[2] or width), width
+
+
+def pick_device(name: str) -> str:
+    """ "auto" = the GPU where torch sees one, else the CPU; any other name as it is."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(name: DtypeName | None) -> torch.dtype | None:
+    """torch's type of this name."""
+    import torch
+
+    return None if name is None else {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` now, so that a path nothing can be written to is refused before the work and not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}", "name a folder you may write to") from error
+
+
+def note(text: str) -> None:
+    """A remark on standard error; results alone go to standard output."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+@contextmanager
+def progress_bars(quiet: bool, **totals: int) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar on standard error for each of `totals`; yields `update(name, done, total)`. None when `quiet` or off a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda name, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # rich sends what is printed meanwhile to its own stream: right on one terminal, wrong when standard output goes to a file.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
+        tasks = {name: bar.add_task(name, total=total) for name, total in totals.items()}
+        yield lambda name, done, total: bar.update(tasks[name], completed=done, total=total)

@@ -1,0 +1,5 @@
+"""Evaluation: the judge, the distances, and the one command that scores a model on pairs it has and has not seen.
+
+`evaluate.evaluate` draws and scores; `judge.Judge` looks at pictures; `metrics` are plain functions on features; `judge_recipe` makes the
+judge. May touch `core/`, `data/` and `training/`. Nothing is imported here, so that start-up stays cheap.
+"""

@@ -1,0 +1,48 @@
+"""Drawings in memory with their names: what the judge is trained and tested on, and what pictures are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..core.errors import DataError, UnknownNameError
+
+if TYPE_CHECKING:
+    from ..data.sources import Source
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """`images` (N, 3, H, W) uint8 on white; the other fields are N long, in the same order."""
+
+    images: Tensor
+    concept: tuple[str, ...]
+    style: tuple[str, ...]
+    group: tuple[str, ...]
+    split: tuple[str, ...]
+    licence: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.concept)
+
+    @classmethod
+    def of(cls, source: Source) -> Pictures:
+        """Decode all of a source. Raises `DataError` when its rows have no concept, style or split: only EmojiWorld's have all."""
+        try:
+            named = {name: tuple(map(str, source.column(name))) for name in ("concept", "style", "group", "split", "licence")}
+        except UnknownNameError as error:
+            raise DataError(f"pictures to judge need names: {error.message}", "use EmojiWorld: sfumato data emoji --out DIR") from error
+        return cls(images=source.images(), captions=tuple(map(tuple, source.column("captions"))), **named)
+
+    def rows(self, keep: Callable[[int], bool]) -> list[int]:
+        """Numbers of the rows for which `keep(row)` holds."""
+        return [row for row in range(len(self)) if keep(row)]
+
+    def unit(self, rows: Sequence[int]) -> Tensor:
+        """(len(rows), 3, H, W) float in [-1, 1]."""
+        return self.images[torch.tensor(rows, dtype=torch.long)].float() / 127.5 - 1.0

@@ -1,0 +1,82 @@
+"""The gate that every backbone passes by being registered.
+
+{eager, compiled, checkpointed, 2-process FSDP2} x {no policy, identity policy} x {before save, after load}
+give the outputs and the gradients of eager, no policy, before save.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.backbones.gate import Answer, Identity, asked, batch, built, sharded
+from torch._dynamo.utils import counters
+
+from sfumato.backbones import backbones
+from sfumato.core.files import write_tensors
+from sfumato.core.program import Network
+
+POLICIES, SAVED = ("no policy", "identity policy"), ("before save", "after load")
+Weights = tuple[str, Path, Answer]
+
+
+@pytest.fixture(scope="module", params=sorted(backbones))
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """A family's name, its saved weights, and what its network answers eagerly, without a policy, before they were saved."""
+    path = tmp_path_factory.mktemp(request.param) / "weights.safetensors"
+    net = built(request.param, None)
+    write_tensors(path, net.state_dict())
+    return request.param, path, asked(net, None)
+
+
+@pytest.fixture(scope="module")
+def backend() -> str:
+    """What users get, where there is a C++ compiler; elsewhere the same graphs, forward and backward, without code generation."""
+    return "inductor" if shutil.which("g++") else "aot_eager"
+
+
+def agree(found: Answer, expected: Answer, rtol: float = 1e-5) -> None:
+    """Each tensor within `rtol` of its norm; a gradient that is zero in exact arithmetic is measured by the largest gradient instead."""
+    assert found.keys() == expected.keys()
+    scale = max(float(x.norm()) for x in expected.values())
+    for name, value in expected.items():
+        error = float((found[name] - value).norm())
+        assert error <= rtol * float(value.norm()) + 1e-7 * scale, f"{name}: {error:.2e} of {float(value.norm()):.2e}"
+
+
+@pytest.mark.parametrize("saved", SAVED)
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("mode", ["eager", "compiled", "checkpointed"])
+def test_gate(family: Weights, backend: str, mode: str, policy: str, saved: str) -> None:
+    name, path, expected = family
+    net = built(name, path if saved == "after load" else None)
+    net.checkpointing = mode == "checkpointed"
+    if mode == "compiled":
+        net.compile_blocks(backend)
+    session = Identity() if policy == "identity policy" else None
+    graphs = counters["stats"]["unique_graphs"]
+    agree(asked(net, session), expected)
+    if session is not None:
+        assert session.acted.keys() == {"branch", "attention", "tokens", "blocks"} and session.acted["tokens"] >= len(net.blocks)
+        assert counters["stats"]["unique_graphs"] == graphs, "a block that a policy touches runs eagerly"
+
+
+def test_gate_sharded(family: Weights, tmp_path: Path) -> None:
+    name, path, expected = family
+    found = sharded(tmp_path, name, path)
+    assert found.keys() == {(policy, saved) for policy in POLICIES for saved in SAVED}
+    for answer in found.values():
+        agree(answer, expected)
+
+
+def test_blocks_of_one_kind_are_compiled_once() -> None:
+    """Deeper than torch's limit of eight compilations for one function: a block that depended on its place would fall back silently."""
+    torch._dynamo.reset()
+    net: Network = backbones.get("MMDiT").tiny(depth=12)
+    net.compile_blocks("eager")
+    before = counters["stats"]["unique_graphs"]
+    with torch.no_grad():
+        net(*batch())
+    assert counters["stats"]["unique_graphs"] - before == 2, "blocks, and the last one"

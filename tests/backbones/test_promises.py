@@ -1,0 +1,148 @@
+"""What every backbone promises, by being registered.
+
+A row is itself, padding is silent, gradients survive recomputation, loading is strict, sites own the parameters, and what it cannot
+carry is refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.backbones.gate import asked, batch, built
+from torch import Tensor
+
+from sfumato.backbones import backbones
+from sfumato.core.call import Call, Footprint, Session
+from sfumato.core.conditions import Conditions, Tokens
+from sfumato.core.errors import ConflictError, UsageError, WeightsError
+from sfumato.core.program import Network
+from sfumato.core.state import Stream
+from sfumato.pipelines.folder import assign_strictly
+
+pytestmark = pytest.mark.parametrize("family", sorted(backbones))
+
+
+@torch.no_grad()
+def answer(net: Network, streams: dict[str, Stream], cond: Conditions) -> dict[str, Tensor]:
+    return dict(net(streams, cond).pred)
+
+
+def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return all(torch.allclose(found[n], x, rtol=1e-5, atol=1e-5) for n, x in expected.items())
+
+
+def padded(cond: Conditions, fill: float | None = None, more: int = 0) -> Conditions:
+    """The same tokens with `more` padding, and padding that holds `fill`."""
+    longer = {n: t.pad_to(t.states.shape[1] + more) for n, t in cond.tokens.items()}
+    if fill is not None:
+        longer = {n: Tokens(t.states.masked_fill(~t.keep[..., None], fill), t.keep) for n, t in longer.items()}
+    return replace(cond, tokens=longer)
+
+
+def test_a_row_is_itself(family: str) -> None:
+    net, (streams, cond) = built(family, None), batch()
+    together = answer(net, streams, cond)
+    for row in range(4):
+        alone = answer(net, *batch(slice(row, row + 1)))
+        assert close({n: p[row : row + 1] for n, p in together.items()}, alone)
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled = answer(net, {n: Stream(s.x[order], t=s.t[order]) for n, s in streams.items()}, cond.rows(order))
+    assert close(shuffled, {n: p[order] for n, p in together.items()})
+    assert not close({n: p.flip(0) for n, p in together.items()}, together)
+
+
+def test_padding_is_silent(family: str) -> None:
+    net, (streams, cond) = built(family, None), batch()
+    plain = answer(net, streams, cond)
+    assert close(answer(net, streams, padded(cond, more=7)), plain)
+    for garbage in (1.0, -3e38, float("nan"), float("inf")):
+        found = answer(net, streams, padded(cond, garbage))
+        assert all(torch.equal(found[n], p) for n, p in plain.items()), garbage
+    louder = {n: Tokens(t.states + 1.0, t.keep) for n, t in cond.tokens.items()}
+    assert not close(answer(net, streams, replace(cond, tokens=louder)), plain), "the words themselves are heard"
+
+
+def test_garbage_in_padding_reaches_no_gradient(family: str) -> None:
+    found = []
+    for garbage in (0.0, float("nan")):
+        net, (streams, cond) = built(family, None), batch()
+        sum(p.square().mean() for p in net(streams, padded(cond, garbage)).pred.values()).backward()
+        found.append({n: p.grad for n, p in net.named_parameters()})
+    assert all(torch.equal(g, found[1][n]) for n, g in found[0].items() if g is not None)
+
+
+def test_recomputation_gives_the_same_gradients(family: str) -> None:
+    net, other = built(family, None), built(family, None)
+    other.checkpointing = True
+    plain, recomputed = asked(net, None), asked(other, None)
+    assert plain.keys() == recomputed.keys() and all(torch.equal(x, recomputed[n]) for n, x in plain.items())
+
+
+def test_loading_is_strict(family: str) -> None:
+    weights = built(family, None).state_dict()
+    first, last = sorted(weights)[0], sorted(weights)[-1]
+    wrong = {**weights, "stranger": torch.zeros(1), last: torch.zeros(7, 7)}
+    del wrong[first]
+    with torch.device("meta"):
+        net = backbones.get(family).network(built(family, None).config)
+    with pytest.raises(WeightsError) as caught:
+        assign_strictly(net, wrong, "here.safetensors")
+    counts = "1 missing, 1 extra, 1 misshapen"
+    for part in ("here.safetensors", counts, f"missing: {first}", "extra: stranger", f"misshapen: {last} (7, 7)"):
+        assert part in str(caught.value)
+    assert all(p.is_meta for p in net.parameters()), "nothing is loaded by halves"
+    assign_strictly(net, weights, "here.safetensors")
+    streams, cond = batch()
+    assert all(torch.equal(p, answer(built(family, None), streams, cond)[n]) for n, p in answer(net, streams, cond).items())
+
+
+def test_sites_own_the_parameters(family: str) -> None:
+    net = built(family, None)
+    shapes = {n: p.shape for n, p in net.named_parameters()}
+    owners = Counter(name for info in net.sites() for name in info.parameters)
+    assert owners == Counter(n for n in shapes if n.startswith("blocks.")), "each parameter of a block belongs to one site"
+    names = [str(info.site) for info in net.sites()]
+    assert len(set(names)) == len(names) and names == [str(i.site) for i in built(family, None).sites()]
+    assert all(net.get_submodule(name) is not None for name in names)
+    tokens = {"image": 16, "text": 5}
+    for info in net.sites():
+        assert info.cost(tokens) > 0 and info.cost({n: 2 * c for n, c in tokens.items()}) >= 2 * info.cost(tokens)
+        for units in info.units:
+            assert units.count > 1 and units.slices.keys() <= set(info.parameters)
+            assert all(shapes[name][dim] == units.count * each for name, (dim, each) in units.slices.items())
+
+
+def test_taps_return_what_was_asked(family: str) -> None:
+    net, (streams, cond) = built(family, None), batch()
+    site = net.sites()[-1]
+    name = f"{site.site}.{site.streams[0]}"
+    out = net(streams, cond, Call(taps=frozenset({name})))
+    assert out.feats.keys() == {name} and len(out.feats[name]) == 4
+    assert not net(streams, cond).feats and all(torch.equal(p, out.pred[n]) for n, p in net(streams, cond).pred.items())
+
+
+def test_what_a_network_lacks_is_refused(family: str) -> None:
+    net, (streams, cond) = built(family, None), batch()
+
+    class Level(Session):
+        footprint = Footprint(frozenset({"tokens"}), requires=frozenset({"level"}))
+
+    class Cache(Session):
+        footprint = Footprint(frozenset({"branch"}), writes=frozenset({"branch"}), gradients=False)
+
+    class Second(Cache):
+        pass
+
+    with pytest.raises(ConflictError, match="Level needs level"):
+        net(streams, cond, Call((Level(),)))
+    with pytest.raises(ConflictError, match="Cache keeps results"):
+        net(streams, cond, Call((Cache(),)))
+    with torch.no_grad():
+        net(streams, cond, Call((Cache(),)))
+        with pytest.raises(ConflictError, match="Second and Cache both replace branch"):
+            net(streams, cond, Call((Cache(), Second())))
+    with pytest.raises(UsageError, match="stranger"):
+        net({**streams, "stranger": Stream(streams["image"].x, role="stranger")}, cond)

@@ -1,0 +1,70 @@
+"""A pipeline of a few thousand random numbers on disk, and the command line as a function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sfumato.backbones.mmdit import tiny
+from sfumato.cli import main
+from sfumato.codecs.kl import KLCodec, KLConfig, new_autoencoder
+from sfumato.core.conditions import Slot
+from sfumato.core.denoiser import Denoiser
+from sfumato.pipelines import Defaults, TextToImage
+from sfumato.text import text_encoders
+from sfumato.text.minilm import load_minilm
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_text_encoder() -> None:
+    """MiniLM is verified and loaded once, not by each command."""
+    encoder = load_minilm()
+    text_encoders._entries["minilm"] = lambda: encoder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draws 32 x 32 in two steps; sides are multiples of 16."""
+    import torch
+
+    torch.manual_seed(0)
+    codec = KLCodec(new_autoencoder(KLConfig(channels=(8, 8, 8, 16), latent=4)))
+    net = tiny(text_width=384, pooled_width=384, base_grid=2)
+    slots = (Slot("text"), Slot("pooled"))
+    pipe = TextToImage(text_encoders.get("minilm")(), Denoiser(net), codec, slots, Defaults(size=(32, 32), steps=2))
+    return pipe.save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """`cli("generate", ...)` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> Ran:
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        out, err = capfd.readouterr()
+        return Ran(code, out, err)
+
+    return run

@@ -1,0 +1,281 @@
+"""Every knob bites: each option of the command line and each field of the configs, set to another value, changes the plan, the output or
+the files, or is refused. A new field without a line in a table here fails the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from sfumato.backbones.mmdit import MMDiT, MMDiTConfig
+from sfumato.cli.data import Emoji
+from sfumato.cli.evaluate import Evaluate
+from sfumato.cli.generate import Generate
+from sfumato.cli.reproduce import Reproduce
+from sfumato.cli.train import TrainCodec, TrainJudge, TrainModel
+from sfumato.codecs.kl import KLConfig, new_autoencoder
+from sfumato.core.errors import SfumatoError
+from sfumato.pipelines import Defaults, TextToImage, load
+from sfumato.pipelines.text_to_image import Draw
+from sfumato.training.loop import TrainConfig
+from sfumato.training.optimizers import OptimizerConfig, build
+from sfumato.training.recipes import CodecRecipe, ModelRecipe
+
+from .conftest import Cli, Ran
+
+
+@dataclass(frozen=True)
+class Knob:
+    """`words` set the option; `bites(plain, turned)` says whether that showed."""
+
+    words: tuple[str, ...]
+    bites: Callable[[Ran, Ran], bool]
+
+
+def pixels(ran: Ran) -> list[bytes]:
+    found = []
+    for line in ran.lines:
+        with Image.open(line["path"]) as picture:
+            found.append(picture.tobytes())
+    return found
+
+
+def redrawn(field: str) -> Callable[[Ran, Ran], bool]:
+    """The record names the change and the pixels are others."""
+    return lambda plain, turned: plain.lines[0][field] != turned.lines[0][field] and pixels(plain) != pixels(turned)
+
+
+def refused(said: str, code: int = 2) -> Callable[[Ran, Ran], bool]:
+    return lambda plain, turned: turned.code == code and said in turned.err
+
+
+PLAIN = ("a cat", "--json", "--out")
+GENERATE = {
+    "prompt": Knob(("a dog",), lambda plain, turned: len(turned.lines) == 2),
+    "prompts": Knob(("--prompts", "more.txt"), lambda plain, turned: [x["prompt"] for x in turned.lines] == ["a cat", "a bird"]),
+    "model": Knob(("--model", "nowhere"), refused("unknown model 'nowhere'")),
+    "num": Knob(("--num", "2"), lambda plain, turned: [x["seed"] for x in turned.lines] == [0, 1]),
+    "seed": Knob(("--seed", "5"), redrawn("seed")),
+    "steps": Knob(("--steps", "3"), redrawn("steps")),
+    "guidance": Knob(("--guidance", "2"), redrawn("guidance")),
+    "negative": Knob(("--negative", "a dog"), redrawn("negative")),
+    "size": Knob(("--size", "48x32"), redrawn("size")),
+    "solver": Knob(("--solver", "heun"), redrawn("solver")),
+    "shift": Knob(("--shift", "3"), redrawn("shift")),
+    "device": Knob(("--device", "meta:9"), lambda plain, turned: turned.code != 0),
+    "dtype": Knob(("--dtype", "bfloat16"), redrawn("dtype")),
+    "batch": Knob(("--batch", "2", "--num", "2"), lambda plain, turned: [x["frame"][0] for x in turned.lines] == [2, 2]),
+    "out": Knob((), lambda plain, turned: plain.lines[0]["path"] != turned.lines[0]["path"]),
+    "sheet": Knob(("--sheet", "all.png"), lambda plain, turned: Path("all.png").is_file()),
+    "again": Knob(("--again", "x.png"), refused("takes no a prompt")),
+    "json": Knob((), lambda plain, turned: turned.out.startswith("{")),
+    "overwrite": Knob(("--overwrite",), lambda plain, turned: turned.code == 0),
+    "quiet": Knob(("--quiet",), lambda plain, turned: turned.code == 0),
+    "debug": Knob(("--debug", "--model", "nowhere"), refused("Traceback")),
+}
+
+
+def test_every_option_of_generate(cli: Cli, model: Path) -> None:
+    assert set(GENERATE) == {f.name for f in fields(Generate)}
+    Path("more.txt").write_text("a bird")
+    plain = cli("generate", *PLAIN, "plain", "--model", model)
+    assert plain.code == 0
+    for name, knob in GENERATE.items():
+        chosen = () if "--model" in knob.words else ("--model", model)
+        turned = cli("generate", *PLAIN, name, *chosen, *knob.words)
+        assert knob.bites(plain, turned), (name, turned)
+    assert cli("generate", *PLAIN, "plain", "--model", model).code == 1  # what --overwrite is for
+    assert cli("generate", *PLAIN, "plain", "--model", model, "--overwrite").code == 0
+
+
+def test_quiet_hides_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import sys
+
+    from sfumato.cli.verb import progress_bars
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for quiet in (True, False):
+        with progress_bars(quiet, pictures=2) as update:
+            update("pictures", 1, 2)
+        assert ("pictures" in capsys.readouterr().err) is not quiet
+
+
+# How each field of a config shows: in the network's weights, the optimizer's groups, the learning rate, or in what is drawn.
+MMDIT: dict[str, Any] = {
+    "depth": 4, "width": 48, "heads": 4, "channels": 8, "patch": 1, "text_width": 16, "pooled_width": 8, "mlp_ratio": 2,
+    "qk_norm": False, "base_grid": 8,
+}  # fmt: skip
+DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0}
+
+
+def test_every_field_of_the_network(model: Path) -> None:
+    plain = MMDiTConfig(depth=3, width=32, heads=2, channels=4, text_width=12, pooled_width=6, base_grid=4)
+    missing = {f.name for f in fields(MMDiTConfig)} - set(MMDIT)
+    assert not missing or all(_known_elsewhere(MMDiTConfig, name) for name in missing), missing
+    for name, value in MMDIT.items():
+        assert _answer(plain) != _answer(replace(plain, **{name: value})), name
+
+
+def _answer(config: MMDiTConfig) -> tuple[Any, ...]:
+    """The shapes of the weights and what the network says, every weight 0.01."""
+    from sfumato.core.conditions import Conditions, Tokens
+    from sfumato.core.state import Stream
+
+    net = MMDiT(config)
+    with torch.no_grad():
+        for index, parameter in enumerate(net.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)) * 0.2)
+        tokens = Tokens(torch.ones(1, 3, config.text_width), torch.ones(1, 3, dtype=torch.bool))
+        cond = Conditions({"text": tokens}, {"pooled": torch.ones(1, config.pooled_width)})
+        out = net({"image": Stream(torch.ones(1, config.channels, 4, 4), t=torch.tensor([0.5]))}, cond).pred["image"]
+    return tuple(sorted((n, tuple(p.shape)) for n, p in net.named_parameters())), out.flatten()[:4].tolist()
+
+
+def _known_elsewhere(kind: type, name: str) -> bool:
+    return name in OTHER_TESTS.get(kind.__name__, ())
+
+
+# Fields that other files test: name the test there.
+OTHER_TESTS: dict[str, dict[str, str]] = {
+    "Draw": {"policies": "tests/contract", "frame": "test_generate.py::test_again_is_bit_for_bit_even_out_of_a_batch"},
+    "TrainConfig": dict.fromkeys(
+        ("accumulate", "clip", "ema", "precision", "device", "log_every", "sample_every", "checkpoint_seconds"), "tests/training"
+    ),
+    "CodecRecipe": {"shape": "test_every_field_of_the_codec", "task": "tests/training"},
+    "ModelRecipe": dict.fromkeys(("shape", "time_law", "defaults"), "tests/training"),
+}
+
+
+def test_every_field_of_defaults_and_draw(model: Path) -> None:
+    pipe = load(model)
+    assert set(DEFAULTS) == {f.name for f in fields(Defaults)}
+    settings = {f.name for f in fields(Draw)}
+    assert settings - set(DEFAULTS) == set(OTHER_TESTS["Draw"])
+    plain = drawn(pipe)
+    for name, value in DEFAULTS.items():
+        assert plain != drawn(pipe, **{name: value}), name
+        pipe.defaults = replace(load_defaults(pipe), **{name: value})
+        assert plain != drawn(pipe), name
+        pipe.defaults = Defaults(size=(32, 32), steps=2)
+
+
+def load_defaults(pipe: TextToImage) -> Defaults:
+    return Defaults(size=pipe.defaults.size, steps=pipe.defaults.steps)
+
+
+def drawn(pipe: TextToImage, **options: Any) -> list[float]:
+    return list(pipe("a cat", **options).images.flatten().tolist())
+
+
+OPTIMIZER: dict[str, Any] = {
+    "name": "muon", "lr": 2e-3, "muon_lr": 5e-3, "weight_decay": 0.5, "betas": (0.5, 0.9), "warmup": 7, "decay": "cosine",
+    "decay_from": 0.5,
+}  # fmt: skip
+
+
+def test_every_field_of_the_optimizer() -> None:
+    assert set(OPTIMIZER) == {f.name for f in fields(OptimizerConfig)}
+
+    def shown(config: OptimizerConfig) -> object:
+        net = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.Linear(4, 4)])})
+        groups = [[(type(o).__name__, {k: v for k, v in g.items() if k != "params"}) for g in o.param_groups] for o in build([net], config)]
+        return groups, [round(config.factor(step, 100), 9) for step in range(100)]
+
+    base = OptimizerConfig(name="muon") if hasattr(torch.optim, "Muon") else OptimizerConfig()
+    for name, value in OPTIMIZER.items():
+        plain = OptimizerConfig() if name == "name" else base
+        try:
+            assert shown(plain) != shown(replace(plain, **{name: value})), name
+        except SfumatoError as error:
+            assert name == "name" and "muon" in str(error)
+
+
+def test_every_field_of_the_codec() -> None:
+    turned: dict[str, Any] = {"channels": (8, 8, 16), "layers": 2, "latent": 8, "groups": 4}
+    assert set(turned) == {f.name for f in fields(KLConfig)}
+
+    def shown(config: KLConfig) -> object:
+        made = new_autoencoder(config)
+        return [(n, tuple(p.shape)) for n, p in made.named_parameters()], made.config["norm_num_groups"]
+
+    plain = KLConfig(channels=(8, 8), latent=4)
+    for name, value in turned.items():
+        assert shown(plain) != shown(replace(plain, **{name: value})), name
+
+
+# Options of the trainings that change the recipe: option -> (words, the recipe's field).
+TRAIN: dict[str, tuple[Any, str]] = {
+    "steps": (7, "train.steps"), "batch": (3, "batch"), "lr": (0.5, "train.optimizer.lr"), "precision": ("fp32", "train.precision"),
+    "seed": (9, "train.seed"),
+}  # fmt: skip
+MODEL = {
+    "depth": (2, "shape.depth"), "width": (64, "shape.width"), "heads": (4, "shape.heads"), "forms": ((1.0,), "forms"),
+    "optimizer": ("adamw", "train.optimizer.name"), "muon_lr": (0.5, "train.optimizer.muon_lr"),
+    "sample_every": (3, "train.sample_every"),
+}  # fmt: skip
+# Options that name places or the machine: (where they bite).
+PLACES = {
+    "data": "test_train.py", "out": "test_train.py", "recipe": "test_train.py", "device": "TrainConfig.device", "overwrite": "test_train.py",
+    "quiet": "test_quiet_hides_the_bar", "debug": "test_bad_input.py",
+}  # fmt: skip
+
+
+def test_every_option_of_train() -> None:
+    common = set(TRAIN) | set(PLACES)
+    assert {f.name for f in fields(TrainCodec)} == common | {"start"}
+    assert {f.name for f in fields(TrainJudge)} == common
+    assert {f.name for f in fields(TrainModel)} == common | set(MODEL) | {"codec", "name"}
+    for verb, recipe in ((TrainCodec, CodecRecipe), (TrainModel, ModelRecipe)):
+        for name, (value, field) in TRAIN.items():
+            turned = verb(data="d", out=Path("o"), **{name: value}).settled(recipe)
+            assert at(turned, field) == value != at(recipe(), field), name
+    for name, (value, field) in MODEL.items():
+        asked = TrainModel(data="d", out=Path("o"), **{name: value})  # type: ignore[arg-type]
+        assert at(asked._with_own(asked.settled(ModelRecipe)), field) == value != at(ModelRecipe(), field), name
+
+
+def at(config: Any, field: str) -> Any:
+    for part in field.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def test_every_field_of_the_recipes_has_a_test() -> None:
+    reached = {field.split(".")[0] for _, field in {**TRAIN, **MODEL}.values()} - {"train"}
+    for recipe in (CodecRecipe, ModelRecipe):
+        mine = {f.name for f in fields(recipe)} - {"train"}
+        assert mine <= reached | set(OTHER_TESTS[recipe.__name__]), recipe
+    trained = {field.split(".")[1] for _, field in {**TRAIN, **MODEL}.values() if field.startswith("train.")}
+    assert {f.name for f in fields(TrainConfig)} <= trained | set(OTHER_TESTS["TrainConfig"])
+
+
+def test_every_option_reaches_the_builder(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfumato.data import emoji
+
+    seen: list[dict[str, Any]] = []
+
+    def build(out: Path, **options: Any) -> emoji.Report:
+        seen.append({"out": out, **options})
+        return emoji.Report(out, {"noto": {"train": 1}}, {}, 0, 0, 1, 0)
+
+    monkeypatch.setattr(emoji, "build_emoji", build)
+    turned: dict[str, tuple[object, ...]] = {
+        "out": (), "size": ("--size", 64), "styles": ("--styles", "noto", "fxemoji"), "skin_tones": ("--skin-tones",),
+        "packages": ("--packages", "p"), "workers": ("--workers", 1), "overwrite": ("--overwrite",),
+    }  # fmt: skip
+    assert set(turned) | {"quiet", "debug"} == {f.name for f in fields(Emoji)}
+    assert cli("data", "emoji", "--out", "plain").code == 0
+    for name, words in turned.items():
+        assert cli("data", "emoji", "--out", name, *words).code == 0
+        assert seen[0][name] != seen[-1][name], name
+
+
+def test_the_other_verbs_have_no_option_without_a_test() -> None:
+    evaluate = {"model", "data", "pairs", "count", "steps", "guidance", "seed", "batch", "judge", "device", "dtype", "out", "json"}
+    assert {f.name for f in fields(Evaluate)} == evaluate | {"quiet", "debug"}
+    assert {f.name for f in fields(Reproduce)} == {"slug", "budget", "out", "list", "markdown", "debug"}

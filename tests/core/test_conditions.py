@@ -1,0 +1,80 @@
+"""Conditioning slots: joining, and null forms."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfumato.core.conditions import Conditions, Slot, Tokens, concatenate, nulled
+from sfumato.core.errors import ConfigError
+from tests.builders import conditions
+
+SLOTS = (Slot("text"), Slot("pooled"))
+
+
+@given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=3))
+def test_concatenating_keeps_every_row_and_pads_with_nothing(parts: list[list[int]]):
+    made = [conditions(lengths, seed=i) for i, lengths in enumerate(parts)]
+    whole, row = concatenate(made), 0
+    for part in made:
+        for i in range(len(part.vectors["pooled"])):
+            length = part.tokens["text"].states.shape[1]
+            assert torch.equal(whole.tokens["text"].states[row, :length], part.tokens["text"].states[i])
+            assert not whole.tokens["text"].states[row, length:].any() and not whole.tokens["text"].keep[row, length:].any()
+            assert torch.equal(whole.tokens["text"].keep[row, :length], part.tokens["text"].keep[i])
+            assert torch.equal(whole.vectors["pooled"][row], part.vectors["pooled"][i])
+            row += 1
+    assert row == len(whole.tokens["text"].states)
+
+
+def test_parts_with_different_slots_are_refused():
+    whole = conditions([2])
+    with pytest.raises(ConfigError, match="vectors"):
+        concatenate([whole, Conditions(whole.tokens)])
+    with pytest.raises(ConfigError, match="tokens"):
+        concatenate([whole, Conditions({}, whole.vectors)])
+
+
+@given(st.lists(st.booleans(), min_size=3, max_size=3))
+def test_dropped_rows_are_null_and_the_others_bit_equal(dropped: list[bool]):
+    cond = conditions([3, 1, 4])
+    out = nulled(cond, SLOTS, {"text": torch.tensor(dropped)})
+    for i, gone in enumerate(dropped):
+        if gone:
+            assert not out.tokens["text"].states[i].any() and not out.tokens["text"].keep[i].any() and not out.vectors["pooled"][i].any()
+        else:
+            assert torch.equal(out.tokens["text"].states[i], cond.tokens["text"].states[i])
+            assert torch.equal(out.tokens["text"].keep[i], cond.tokens["text"].keep[i])
+            assert torch.equal(out.vectors["pooled"][i], cond.vectors["pooled"][i])
+
+
+@pytest.mark.parametrize("length", [1, 3, 6])
+def test_the_empty_prompt_as_null_form(length: int):
+    """Also when the empty prompt has more tokens than any prompt of the batch."""
+    cond, empty = conditions([2, 3]), conditions([length], seed=9)
+    slots = (Slot("text", null="empty"), Slot("pooled", null="empty"))
+    out = nulled(cond, slots, {"text": torch.tensor([True, False])}, empty)
+    longest = max(3, length)
+    assert torch.equal(out.tokens["text"].states[0], empty.tokens["text"].pad_to(longest).states[0])
+    assert torch.equal(out.tokens["text"].keep[0], empty.tokens["text"].pad_to(longest).keep[0])
+    assert torch.equal(out.vectors["pooled"][0], empty.vectors["pooled"][0])
+    assert torch.equal(out.tokens["text"].states[1], cond.tokens["text"].pad_to(longest).states[1])
+    with pytest.raises(ConfigError, match="empty"):
+        nulled(cond, slots, {"text": torch.tensor([True, False])})
+
+
+def test_groups_are_dropped_together_and_only_they():
+    cond = conditions([2, 2])
+    slots = (Slot("text", group="a"), Slot("pooled", group="b"))
+    out = nulled(cond, slots, {"a": torch.tensor([True, True])})
+    assert not out.tokens["text"].keep.any() and torch.equal(out.vectors["pooled"], cond.vectors["pooled"])
+
+
+def test_rows_and_padding():
+    cond = conditions([1, 4, 2])
+    some = cond.rows(torch.tensor([2, 0]))
+    assert torch.equal(some.vectors["pooled"], cond.vectors["pooled"][[2, 0]]) and torch.equal(
+        some.tokens["text"].keep, cond.tokens["text"].keep[[2, 0]]
+    )
+    tokens = Tokens(torch.ones(1, 2, 3), torch.ones(1, 2, dtype=torch.bool))
+    assert tokens.pad_to(2) is tokens and tokens.pad_to(1) is tokens
