@@ -1,6 +1,6 @@
 """Joint attention on a CPU, forward and backward in bf16: the three lines of `core/attention.py` against torch's fused kernel, alternating.
 
-    python benchmarks/attention.py            # 64 picture tokens and 16 text tokens, half of the rows padded
+python benchmarks/attention.py            # 64 picture tokens and 16 text tokens, half of the rows padded
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def _shared_dit(block: torch.nn.Module, x: Tensor, c: Tensor, heads: int, parts:
     return torch.cat([h + gate * mlp.core["image"](modulate(mlp.norm(h), shift, scale)) for h in x.chunk(parts, 1)], dim=1)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(("parts", "tolerance"), [(2, 0.0), (1, 1e-5)])
 def test_tied_weights_equal_a_shared_weight_dit_on_the_joined_sequence(parts: int, tolerance: float):
     """Bit for bit where the matrix products have equal shapes, to rounding otherwise."""

@@ -82,12 +82,13 @@ def test_recomputation_gives_the_same_gradients(family: str) -> None:
 
 
 def test_loading_is_strict(family: str) -> None:
-    weights = built(family, None).state_dict()
+    given = built(family, None)
+    weights = given.state_dict()
     first, last = sorted(weights)[0], sorted(weights)[-1]
     wrong = {**weights, "stranger": torch.zeros(1), last: torch.zeros(7, 7)}
     del wrong[first]
     with torch.device("meta"):
-        net = backbones.get(family).network(built(family, None).config)
+        net = backbones.get(family).network(given.config)
     with pytest.raises(WeightsError) as caught:
         assign_strictly(net, wrong, "here.safetensors")
     counts = "1 missing, 1 extra, 1 misshapen"
@@ -96,7 +97,7 @@ def test_loading_is_strict(family: str) -> None:
     assert all(p.is_meta for p in net.parameters()), "nothing is loaded by halves"
     assign_strictly(net, weights, "here.safetensors")
     streams, cond = batch()
-    assert all(torch.equal(p, answer(built(family, None), streams, cond)[n]) for n, p in answer(net, streams, cond).items())
+    assert all(torch.equal(p, answer(given, streams, cond)[n]) for n, p in answer(net, streams, cond).items())
 
 
 def test_sites_own_the_parameters(family: str) -> None:

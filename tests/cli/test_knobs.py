@@ -214,14 +214,14 @@ TRAIN: dict[str, tuple[Any, str]] = {
     "seed": (9, "train.seed"),
 }  # fmt: skip
 MODEL = {
-    "depth": (2, "shape.depth"), "width": (64, "shape.width"), "heads": (4, "shape.heads"), "forms": ((1.0,), "forms"),
+    "depth": (2, "shape.depth"), "width": (100, "shape.width"), "heads": (4, "shape.heads"), "forms": ((1.0,), "forms"),
     "optimizer": ("adamw", "train.optimizer.name"), "muon_lr": (0.5, "train.optimizer.muon_lr"),
     "sample_every": (3, "train.sample_every"),
 }  # fmt: skip
 # Options that name places or the machine: (where they bite).
 PLACES = {
-    "data": "test_train.py", "out": "test_train.py", "recipe": "test_train.py", "device": "TrainConfig.device", "overwrite": "test_train.py",
-    "quiet": "test_quiet_hides_the_bar", "debug": "test_bad_input.py",
+    "data": "test_train.py", "out": "test_train.py", "recipe": "test_train.py", "device": "TrainConfig.device",
+    "overwrite": "test_train.py", "quiet": "test_quiet_hides_the_bar", "debug": "test_bad_input.py",
 }  # fmt: skip
 
 
@@ -275,7 +275,76 @@ def test_every_option_reaches_the_builder(cli: Cli, monkeypatch: pytest.MonkeyPa
         assert seen[0][name] != seen[-1][name], name
 
 
-def test_the_other_verbs_have_no_option_without_a_test() -> None:
-    evaluate = {"model", "data", "pairs", "count", "steps", "guidance", "seed", "batch", "judge", "device", "dtype", "out", "json"}
-    assert {f.name for f in fields(Evaluate)} == evaluate | {"quiet", "debug"}
-    assert {f.name for f in fields(Reproduce)} == {"slug", "budget", "out", "list", "markdown", "debug"}
+def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sfumato.evaluate.evaluate as room
+    from sfumato.data import sources
+    from sfumato.evaluate.judge import Judge
+
+    seen: list[dict[str, Any]] = []
+
+    class Stand:
+        """A judge and a report with nothing in them."""
+
+        config = type("Config", (), {"size": 32})
+
+        def table(self) -> str:
+            return "the table"
+
+    def judged(pipe: TextToImage, source: object, judge: object, **options: Any) -> Stand:
+        options.pop("progress")
+        seen[-1][options["pairs"]] = {**options, "dtype": pipe.dtype}
+        return Stand()
+
+    monkeypatch.setattr(room, "evaluate", judged)
+    monkeypatch.setattr(sources, "open_source", lambda spec, **_: seen[-1].update(data=spec))
+    monkeypatch.setattr(Judge, "load", lambda folder: (seen.append({"judge": folder}), Stand())[1])
+    monkeypatch.setattr("sfumato.cli.evaluate.to_dict", lambda report: {})
+    Path("data/emoji").mkdir(parents=True)
+    Path("other").mkdir()
+    turned: dict[str, tuple[object, ...]] = {
+        "data": ("--data", "other"), "pairs": ("--pairs", "test"), "count": ("--count", 7), "steps": ("--steps", 7),
+        "guidance": ("--guidance", 2), "seed": ("--seed", 7), "batch": ("--batch", 7), "judge": ("--judge", "j"),
+        "dtype": ("--dtype", "bfloat16"), "out": ("--out", "elsewhere"),
+    }  # fmt: skip
+    shown = {"model", "device", "json", "quiet", "debug"}
+    assert set(turned) | shown == {f.name for f in fields(Evaluate)}
+    plain = cli("evaluate", model)
+    assert plain.code == 0 and "the table" in plain.out, plain.err
+    assert cli("evaluate", model, "--json").out.startswith("{")
+    for name, words in turned.items():
+        assert cli("evaluate", model, *words).code == 0, name
+        assert seen[0] != seen[-1], name
+    assert cli("evaluate", "nowhere").code == 2 and cli("evaluate", model, "--device", "warp").code == 2
+    assert "sfumato data emoji --out missing" in cli("evaluate", model, "--data", "missing").err
+
+
+def test_every_option_reaches_the_check(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfumato.papers import claims
+
+    seen: list[tuple[Any, ...]] = []
+    passed = [True]
+
+    def check(*arguments: Any, **options: Any) -> claims.Report:
+        seen.append((*arguments, options))
+        finding = claims.Finding("two and two", 4.0, 4.0 if passed[0] else 5.0, passed[0])
+        return claims.Report("sd3-mmdit", "smoke", "not yet", "so", (finding,), (), (), "", {}, 0.1)
+
+    monkeypatch.setattr(claims, "reproduce", check)
+    turned: dict[str, tuple[object, ...]] = {
+        "budget": ("--budget", "cpu"), "out": ("--out", "o"), "data": ("--data", "d"), "model": ("--model", "m"),
+        "judge": ("--judge", "j"), "work": ("--work", "w"),
+    }  # fmt: skip
+    assert set(turned) | {"slug", "list", "markdown", "json", "debug"} == {f.name for f in fields(Reproduce)}
+    assert "two and two" in cli("reproduce", "sd3-mmdit").out
+    for name, words in turned.items():
+        assert cli("reproduce", "sd3-mmdit", *words).code == 0
+        assert seen[0] != seen[-1], name
+    assert cli("reproduce", "sd3-mmdit", "--json").lines[0]["verdict"] == "not yet"
+    passed[0] = False
+    assert cli("reproduce", "sd3-mmdit").code == 1 and cli("reproduce", "sd3-mmdit", "--budget", "cpu").code == 0
+    assert "sd3-mmdit" in cli("reproduce", "--list").out
+    assert cli("reproduce", "--list", "--markdown", "claims.md").code == 0 and "# Claims" in Path("claims.md").read_text()
+    for words in ((), ("--markdown", "x.md"), ("sd3-mmdit", "--list")):
+        assert cli("reproduce", *words).code == 2
+    monkeypatch.undo()
+    assert "did you mean" in cli("reproduce", "sd3-mmdi").err

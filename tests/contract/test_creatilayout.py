@@ -53,7 +53,7 @@ class LayoutDoor(nn.Module):
 
 
 class LayoutAttention(Branch):
-    """Image and layout attend jointly. The image's part returns through a zero Linear, without a gate; in the last block the layout's does not."""
+    """Image and layout attend jointly; the image's part returns through a zero Linear, ungated. The last block gives the layout nothing."""
 
     name, reads, streams = "layout_attention", "attention", ("image", "layout")
 
@@ -71,7 +71,7 @@ class LayoutAttention(Branch):
             return {}, {}
         shift, scale, *gate = self.modulation(state.cond["c"], call)
         layout = modulate(self.norm(state["layout"]), shift, scale)
-        return {"image": state.cond["attention.image"], "layout": layout}, {"layout": g for g in gate}
+        return {"image": state.cond["attention.image"], "layout": layout}, dict(zip(("layout",), gate, strict=False))
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         if not inputs:
@@ -96,10 +96,10 @@ def graft(net: MMDiT) -> MMDiT:
 
 
 def trained() -> MMDiT:
-    """Every layout weight alive."""
+    """Every layout weight alive, and the door's large enough to tell one phrase from another."""
     net = graft(tiny())
     for name, parameter in net.named_parameters():
-        if parameter.requires_grad and not parameter.any():
+        if parameter.requires_grad and (name.startswith("doors") or not parameter.any()):
             nn.init.normal_(parameter, std=0.2, generator=seeded(len(name)))
     return net
 

@@ -1,4 +1,4 @@
-"""U-ViT and UniDiffuser: picture and caption latent in one sequence under one set of weights, each with its own noise level, both predicted.
+"""U-ViT and UniDiffuser: picture and caption latent in one sequence and one set of weights, each with its own noise level, both predicted.
 
 Exercises long skips (push and merge as program items), a role that several streams share, norms after the residual sum (`Branch.close`),
 a time per stream, and a Process whose lanes fill the same streams differently.
@@ -174,7 +174,7 @@ class JointRun:
 
 @dataclass(frozen=True)
 class Joint:
-    """Draw the streams that are not `given`, which sit at t = 0. A stream's unconditional lane fills the other with fresh noise at t = 1."""
+    """Draw the streams that are not `given`, which sit at t = 0. A stream's unconditional lane fills the other with new noise at t = 1."""
 
     times: tuple[float, ...]
     weight: float = 1.0

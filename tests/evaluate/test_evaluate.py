@@ -58,7 +58,7 @@ def test_what_is_written(world: World, oracle: Oracle, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["generated"]["concept_top1"]["value"] == 1.0 and len(written["prompts"]) == len(written["guesses"]) == 5
     assert set(report.guesses) <= set(CONCEPTS)
-    assert Image.open(tmp_path / "grid.png").width == 4 * (2 * 32 + 4 + 8) + 8
+    assert Image.open(tmp_path / "grid.png").width == 4 * (2 * 32 + 8) + 8
     markdown = (tmp_path / "report.md").read_text()
     assert "| concept top-1 | 100.0% [56.6%, 100.0%] | 100.0% [56.6%, 100.0%] | 90.0% [80.0%, 95.0%] |" in markdown
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115

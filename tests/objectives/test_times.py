@@ -12,7 +12,7 @@ from scipy import integrate, stats
 from sfumato.core.errors import ConfigError, UnknownNameError
 from sfumato.objectives.times import LAWS, CosMap, LogitNormal, Mode, TimeLaw, Uniform, law
 
-EVERY = [Uniform(), LogitNormal(), LogitNormal(-0.5, 0.6), LogitNormal(0.5, 2.0), Mode(), Mode(1.75), Mode(-1.0), Mode(0.0), CosMap()]
+EVERY = [Uniform(), LogitNormal(), LogitNormal(-0.5, 0.6), LogitNormal(0.5, 2.0), Mode(), Mode(1.6), Mode(-1.0), Mode(0.0), CosMap()]
 
 
 def at(f, *values: float) -> list[float]:
@@ -41,11 +41,10 @@ def test_cosmap_values_of_the_sheet():
 
 @pytest.mark.parametrize("time_law", EVERY, ids=str)
 def test_densities_integrate_to_one_and_match_the_samples(time_law: TimeLaw):
-    t = torch.linspace(0, 1, 20_002, dtype=torch.float64)[1:-1]
-    density = time_law.density(t).numpy()
-    below = integrate.cumulative_trapezoid(density, t.numpy(), initial=0)
-    # An end of a wide law holds a little mass outside the open grid.
-    assert below[-1] == pytest.approx(1.0, abs=5e-3)
+    # Crowded at both ends, where a density may be infinite.
+    t = 0.5 - 0.5 * torch.cos(torch.linspace(1e-3, math.pi - 1e-3, 4000, dtype=torch.float64))
+    below = integrate.cumulative_trapezoid(time_law.density(t).numpy(), t.numpy(), initial=0)
+    assert below[-1] == pytest.approx(1.0, abs=3e-3)
     samples = time_law.sample(torch.rand(20_000, generator=torch.Generator().manual_seed(1)))
     assert samples.min() >= 0 and samples.max() <= 1 and torch.isfinite(samples).all()
     test = stats.kstest(samples.double().numpy(), lambda x: np.interp(x, t.numpy(), below / below[-1]))

@@ -145,7 +145,8 @@ class TrainModel(Train):
         pipe = train_model(source, codec, text_encoders.get("minilm")(), self.out, recipe, self.quiet)
         pipe.identity = {"name": self.name or self.out.resolve().name}
         pipe.card = {"recipe": to_dict(recipe), "pictures": len(source)}
-        print(pipe.to("cpu").save(self.out / "pipeline", self.overwrite))
+        pipe.to("cpu").save(self.out / "pipeline", self.overwrite)
+        print(self.out / "pipeline")
         return 0
 
     def _with_own(self, recipe: Any) -> Any:

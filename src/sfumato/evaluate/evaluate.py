@@ -137,7 +137,8 @@ def evaluate(
     )
     report.save(out / "report.json")
     write_with(out / "report.md", lambda temporary: temporary.write_text(report.markdown(), encoding="utf-8"))
-    pair_grid(generated, real, selection.prompts, right, out / "grid.png")
+    marks = ["" if hit else f" (seen as {guess})" for hit, guess in zip(right.tolist(), report.guesses, strict=True)]
+    pair_grid(generated, real, [p + mark for p, mark in zip(selection.prompts, marks, strict=True)], out / "grid.png")
     return report
 
 

@@ -57,7 +57,7 @@ class Judge:
             raise NonFiniteError(f"{len(bad)} of {len(images)} pictures to judge hold NaN or infinity: rows {bad[:8]} ({images.dtype})")
         device = self.net.log_scale.device
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for chunk in images.split(batch):
+        for chunk in images.split(batch) if len(images) else ():
             whole = chunk.to(device, torch.float32).clamp(-1, 1)
             pooled = self.net.pooled(self._resize(whole))
             parts.append((self.net.concept(pooled), self.styler(whole), self.net.embed_image(pooled)))

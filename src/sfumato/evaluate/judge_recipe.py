@@ -31,7 +31,7 @@ LETTERED = {"flags", "keycap"}
 
 @dataclass(frozen=True)
 class JudgeRecipe:
-    """Everything that makes a judge, given the drawings. The defaults made the one that ships: about 12 minutes on 2 cores."""
+    """Everything that makes a judge, given the drawings. The defaults made the one that ships: about 20 minutes of one core."""
 
     net: JudgeConfig = field(default_factory=JudgeConfig)
     task: JudgeTaskConfig = field(default_factory=JudgeTaskConfig)
@@ -52,7 +52,7 @@ def train_judge(pictures: Pictures, out: Path, recipe: JudgeRecipe, run: Path, t
     `pictures` holds all splits and styles (open the source with split=None, licences=None). `text` (N, F, 384): the captions' sentence
     vectors where they are known already. Raises `DataError` when nothing may be trained on.
     """
-    rows = pictures.rows(lambda i: pictures.split[i] == "train" and pictures.licence[i] in TRAINABLE)
+    rows = pictures.rows(lambda i: _may_train(pictures, i))
     if not rows:
         raise DataError("no picture to train a judge on", f"rows of the train split under {', '.join(TRAINABLE)} are needed")
     concepts, styles = sorted({pictures.concept[i] for i in rows}), sorted({pictures.style[i] for i in rows})
@@ -74,6 +74,10 @@ def train_judge(pictures: Pictures, out: Path, recipe: JudgeRecipe, run: Path, t
     return judge
 
 
+def _may_train(pictures: Pictures, row: int) -> bool:
+    return pictures.split[row] == "train" and pictures.licence[row] in TRAINABLE
+
+
 def _settle(net: nn.Module, run: Run) -> None:
     """Give `net` its averaged weights, through fp16 once, so that what is measured is what is saved."""
     with run.averaged():
@@ -92,7 +96,7 @@ def measure(judge: Judge, pictures: Pictures) -> dict[str, Any]:
 
     `held_out`: validation and test pairs of the trained styles, a concept never seen in that style. `unseen_styles`: share-alike
     styles of which it saw no drawing. Each: concept top-1 and top-5 with a 95% Wilson interval, the same without flags and keycaps,
-    style accuracy, top-1 by style and by group.
+    style accuracy, top-1 by style, by group and by the number of styles in which the concept was seen in training.
     """
     known = judge.concept_index
 
@@ -125,6 +129,9 @@ def accuracy(judge: Judge, pictures: Pictures, rows: Sequence[int]) -> dict[str,
     plain = [hit for i, hit in zip(rows, hits1, strict=True) if not {pictures.group[i], pictures.concept[i].split(":")[0]} & LETTERED]
     result: dict[str, Any] = {"count": len(rows), "concept_top1": _rate(hits1), "concept_top5": _rate(hits5)}
     result |= {"concept_top1_without_flags_keycaps": _rate(plain), "top1_by_style": _by([pictures.style[i] for i in rows], hits1)}
+    taught = {(pictures.concept[i], pictures.style[i]) for i in range(len(pictures)) if _may_train(pictures, i)}
+    times = Counter(concept for concept, _ in taught)
+    result["top1_by_styles_seen"] = _by([str(times[pictures.concept[i]]) for i in rows], hits1)
     result["top1_by_group"] = _by([pictures.group[i] or "other" for i in rows], hits1)
     if all(pictures.style[i] in judge.style_index for i in rows):
         result["style"] = _rate(styled)

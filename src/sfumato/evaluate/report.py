@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,29 +153,18 @@ def _own(rate: Mapping[str, float] | None) -> str:
     return f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]" if rate else "not measured"
 
 
-def pair_grid(generated: Tensor, real: Tensor, prompts: tuple[str, ...], named: Tensor, path: Path, most: int = 32) -> None:
-    """Save a PNG of pairs, generated left and real right, prompt beneath (green: the judge named the concept).
+def pair_grid(generated: Tensor, real: Tensor, captions: Sequence[str], path: Path, most: int = 32) -> None:
+    """Save a PNG of pairs, generated left and real right, caption beneath.
 
-    `generated`, `real` (N, 3, H, W) uint8; `named` (N,) bool; the first `most` pairs are shown.
+    `generated`, `real` (N, 3, H, W) uint8; the first `most` pairs are shown.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     from ..core.files import write_with
+    from ..pipelines.sheet import contact_sheet
 
-    count, height, width = min(most, len(generated)), generated.shape[2], generated.shape[3]
-    columns = max(1, min(4, count))
-    cell, line, gap = 2 * width + 4, 14, 8
-    rows = -(-count // columns)
-    sheet = Image.new("RGB", (columns * (cell + gap) + gap, rows * (height + line + gap) + gap), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i in range(count):
-        left, top = gap + (i % columns) * (cell + gap), gap + (i // columns) * (height + line + gap)
-        for place, picture in ((left, generated[i]), (left + width + 4, real[i])):
-            sheet.paste(Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()), (place, top))
-        text = prompts[i].encode("latin-1", "replace").decode("latin-1")
-        while text and pen.textlength(text) > cell:
-            text = text[:-1]
-        pen.text((left, top + height + 1), text, fill=(0, 120, 40) if named[i] else (180, 30, 30))
+    pairs = torch.cat([generated, real], 3)[:most].permute(0, 2, 3, 1).contiguous().numpy()
+    sheet = contact_sheet([Image.fromarray(pair) for pair in pairs], captions[:most])
     write_with(path, lambda temporary: sheet.save(temporary, format="PNG"))
 
 

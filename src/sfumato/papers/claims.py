@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata, resources
@@ -129,9 +129,13 @@ class Status:
 
 def exact(name: str, expected: float | Sequence[float], found: float | Sequence[float], tolerance: float = 0.0, unit: str = "") -> Finding:
     """A finding that passes when every number is within `tolerance` of the expected one."""
-    wanted, got = ((float(x),) if isinstance(x, int | float) else tuple(map(float, x)) for x in (expected, found))
+    wanted, got = ((x,) if isinstance(x, int | float) else tuple(x) for x in (expected, found))
     passed = len(wanted) == len(got) and all(abs(a - b) <= tolerance for a, b in zip(wanted, got, strict=True))
-    return Finding(name, *(v[0] if len(v) == 1 else v for v in (wanted, got)), passed, unit)
+    return Finding(name, _one(wanted), _one(got), passed, unit)
+
+
+def _one(values: tuple[float, ...]) -> Value:
+    return values[0] if len(values) == 1 else values
 
 
 def reproduce(
@@ -174,7 +178,7 @@ def reproduce(
 
 def listing(out: Path = RECORDS) -> tuple[Status, ...]:
     """Every system with its verdict: that of the largest budget that reached one, "not yet" where none did."""
-    return tuple(Status(**entry, **_status(entry["slug"], out)) for entry in catalogue().values())
+    return tuple(Status(e["slug"], e["name"], e["title"], e["arxiv"], *_known(e["slug"], out)) for e in catalogue().values())
 
 
 def markdown(out: Path = RECORDS) -> str:
@@ -251,15 +255,15 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _verdict(budgets: dict[str, Any]) -> Verdict:
+def _verdict(budgets: Mapping[BudgetName, Any]) -> Verdict:
     reached: list[Verdict] = [budgets[n]["verdict"] for n in BUDGETS if n in budgets and budgets[n]["verdict"] != "not yet"]
     return reached[-1] if reached else "not yet"
 
 
-def _status(slug: str, out: Path) -> dict[str, Any]:
+def _known(slug: str, out: Path) -> tuple[Verdict, str]:
     budgets = _read(out / f"{slug}.json").get("budgets", {})
     details = [f"{name}: {budgets[name]['summary']}" for name in BUDGETS if name in budgets]
-    return {"verdict": _verdict(budgets), "detail": "; ".join(details) or ("check written, not run" if _module(slug) else "")}
+    return _verdict(budgets), "; ".join(details) or ("check written, not run" if _module(slug) else "")
 
 
 def _row(status: Status, out: Path) -> str:

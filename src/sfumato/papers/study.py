@@ -69,7 +69,7 @@ class Results:
         return None if a is None or b is None else (float((a - b).mean()), bootstrap(a - b))
 
     def mean_ranks(self, keys: Sequence[str]) -> dict[str, float] | None:
-        """Each arm's rank by mean (1 = best, ties share), averaged over the metrics `keys` that every arm could estimate; None: none could."""
+        """Each arm's rank by mean (1 = best, ties share), averaged over those of `keys` that every arm could estimate, if any."""
         ranks: list[dict[str, float]] = []
         for metric in (m for m in self.metrics if m.key in keys):
             means = {arm: self.mean(arm, metric.key) for arm in self.cells}

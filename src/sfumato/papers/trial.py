@@ -80,19 +80,20 @@ class World:
     def mark(self) -> str:
         """A fingerprint: cells measured on other drawings, through another codec or by another judge are other cells."""
         digest = hashlib.sha256("\n".join(self.source.column("id")).encode())
-        for module in (self.pipe.codec, self.judge.net):
+        for module in (self.pipe.codec, self.judge.net, self.judge.styler):
             for name, tensor in sorted(module.state_dict().items()):
                 digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
 
 
 def open_world(budget: Budget) -> World:
-    """Drawings, codec, text encoder and judge as `budget` names them. Raises `DataError` without drawings, `WeightsError` without a judge."""
+    """Drawings, codec, text encoder and judge as `budget` names them. Raises `DataError` or `WeightsError` for what is missing."""
     folder = budget.data or Path(os.environ.get("SFUMATO_DATA", "data/emoji"))
     if not folder.exists():
         raise DataError(f"there are no drawings in {folder}", f"sfumato data emoji --out {folder}, or name their folder in SFUMATO_DATA")
     judge = Judge.load(budget.judge)
     judge.net.to(budget.device)
+    judge.styler.to(budget.device)
     pipe = load(budget.model, device=budget.device, dtype=torch.float32)
     return build_world(folder, replace(pipe, encoder=Cached(pipe.encoder, 4096)), judge, budget.work / "latents")
 

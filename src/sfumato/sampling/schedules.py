@@ -15,7 +15,8 @@ MAX_STEPS = 1000
 
 def shift(t: Tensor, alpha: float) -> Tensor:
     """t' = alpha t / (1 + (alpha - 1) t) (arXiv 2403.03206, eq. 23): log-SNR moves by -2 log alpha, so alpha > 1 dwells on noise."""
-    return alpha * t / (1 + (alpha - 1) * t)
+    # Written so that 1 stays exactly 1: alpha / (1 + (alpha - 1)) rounds past it for some alpha.
+    return alpha * t / (alpha * t + (1 - t))
 
 
 def resolution_shift(base: float, pixels: int, base_pixels: int) -> float:

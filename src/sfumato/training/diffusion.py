@@ -76,6 +76,9 @@ class DiffusionTask:
                 f"the objective trains {self.objective.prediction} on the {self.objective.path.name} path",
                 f"the model is saved as {self.meaning}",
             )
+        for group in {slot.group for slot in self.slots}:
+            if len(dropouts := sorted({slot.dropout for slot in self.slots if slot.group == group})) > 1:
+                raise ConfigError(f"slots of group {group!r} have dropouts {dropouts}", "slots of one group are dropped together")
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:

@@ -33,21 +33,24 @@ from .samples import SampleGrid
 
 @dataclass(frozen=True)
 class CodecRecipe:
-    """`batch` pictures a step. `freeze_encoder`: polish the decoder only, so that latents already in use keep their meaning."""
+    """`batch` pictures a step. The defaults are those of the shipped codec."""
 
     shape: KLConfig = field(default_factory=KLConfig)
-    task: CodecTaskConfig = field(default_factory=lambda: CodecTaskConfig(crop=64, crop_steps=2600))
+    task: CodecTaskConfig = field(default_factory=lambda: CodecTaskConfig(crop=64, crop_steps=1950))
     batch: int = 16
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=3000, ema=0.995, optimizer=OptimizerConfig(lr=2e-3, warmup=50, decay_from=0.3), sample_every=250
+            steps=2150, ema=0.995, optimizer=OptimizerConfig(lr=2e-3, warmup=50, decay_from=0.3), sample_every=250
         )
     )
 
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """`forms`: how often each caption form of the source is drawn (bare label, label + style, a drawing of, label + tags, a sentence)."""
+    """`forms`: how often each caption form of the source is drawn (bare label, label + style, a drawing of, label + tags, a sentence).
+
+    The defaults are those of the shipped model.
+    """
 
     shape: MMDiTConfig = field(default_factory=MMDiTConfig)
     time_law: str = "logit-normal"
@@ -56,10 +59,10 @@ class ModelRecipe:
     defaults: Defaults = field(default_factory=Defaults)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=3000,
-            ema=0.998,
-            optimizer=OptimizerConfig(name="muon", lr=1e-3, muon_lr=2e-3, warmup=100, decay_from=0.5, weight_decay=0.01),
-            sample_every=500,
+            steps=610,
+            ema=0.985,
+            optimizer=OptimizerConfig(name="muon", lr=1e-3, muon_lr=2e-3, warmup=60, decay_from=0.4, weight_decay=0.01),
+            sample_every=100,
         )
     )
 
