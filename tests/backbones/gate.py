@@ -26,7 +26,7 @@ from sfumato.core.program import Network
 from sfumato.core.state import Stream
 from sfumato.pipelines.folder import assign_strictly
 
-WORLD, PATIENCE = 2, 300.0
+WORLD, PATIENCE = 2, 600.0
 Answer = dict[str, Tensor]
 
 

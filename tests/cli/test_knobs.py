@@ -54,7 +54,7 @@ def refused(said: str, code: int = 2) -> Callable[[Ran, Ran], bool]:
     return lambda plain, turned: turned.code == code and said in turned.err
 
 
-PLAIN = ("a cat", "--json", "--out")
+PLAIN = ("--json", "--out")
 GENERATE = {
     "prompt": Knob(("a dog",), lambda plain, turned: len(turned.lines) == 2),
     "prompts": Knob(("--prompts", "more.txt"), lambda plain, turned: [x["prompt"] for x in turned.lines] == ["a cat", "a bird"]),
@@ -83,14 +83,14 @@ GENERATE = {
 def test_every_option_of_generate(cli: Cli, model: Path) -> None:
     assert set(GENERATE) == {f.name for f in fields(Generate)}
     Path("more.txt").write_text("a bird")
-    plain = cli("generate", *PLAIN, "plain", "--model", model)
+    plain = cli("generate", "a cat", *PLAIN, "plain", "--model", model)
     assert plain.code == 0
     for name, knob in GENERATE.items():
         chosen = () if "--model" in knob.words else ("--model", model)
-        turned = cli("generate", *PLAIN, name, *chosen, *knob.words)
+        turned = cli("generate", "a cat", *knob.words, *PLAIN, name, *chosen)
         assert knob.bites(plain, turned), (name, turned)
-    assert cli("generate", *PLAIN, "plain", "--model", model).code == 1  # what --overwrite is for
-    assert cli("generate", *PLAIN, "plain", "--model", model, "--overwrite").code == 0
+    assert cli("generate", "a cat", *PLAIN, "plain", "--model", model).code == 1  # what --overwrite is for
+    assert cli("generate", "a cat", *PLAIN, "plain", "--model", model, "--overwrite").code == 0
 
 
 def test_quiet_hides_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +184,7 @@ def test_every_field_of_the_optimizer() -> None:
     def shown(config: OptimizerConfig) -> object:
         net = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.Linear(4, 4)])})
         groups = [[(type(o).__name__, {k: v for k, v in g.items() if k != "params"}) for g in o.param_groups] for o in build([net], config)]
-        return groups, [round(config.factor(step, 100), 9) for step in range(100)]
+        return groups, [round(config.factor(step, 400), 9) for step in range(400)]
 
     base = OptimizerConfig(name="muon") if hasattr(torch.optim, "Muon") else OptimizerConfig()
     for name, value in OPTIMIZER.items():

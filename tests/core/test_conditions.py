@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builders import conditions
 
 from sfumato.core.conditions import Conditions, Slot, Tokens, concatenate, nulled
 from sfumato.core.errors import ConfigError
-from tests.builders import conditions
 
 SLOTS = (Slot("text"), Slot("pooled"))
 

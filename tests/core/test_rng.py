@@ -53,7 +53,9 @@ def test_draws_differ_by_step_micro_batch_and_purpose_and_repeat_exactly():
 
 def test_a_nested_run_repeats_neither_the_outer_run_nor_another_step():
     outer = Rows((1, 2))
-    draws = [r.normal((4,), "noise") for r in (outer, outer.within("decode"), outer.within("decode", 1), outer.within("decode").within("x"))]
+    draws = [
+        r.normal((4,), "noise") for r in (outer, outer.within("decode"), outer.within("decode", 1), outer.within("decode").within("x"))
+    ]
     assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
     assert torch.equal(Rows((2,)).within("decode").normal((4,), "noise")[0], draws[1][1])
 
@@ -61,4 +63,4 @@ def test_a_nested_run_repeats_neither_the_outer_run_nor_another_step():
 def test_numbers_are_normal_and_uniform():
     z, u = normal((20_000,), (0, "n", 0)), uniform((20_000,), (0, "u", 0))
     assert abs(float(z.mean())) < 0.03 and abs(float(z.std()) - 1) < 0.03
-    assert 0 <= float(u.min()) and float(u.max()) < 1 and abs(float(u.mean()) - 0.5) < 0.02
+    assert float(u.min()) >= 0 and float(u.max()) < 1 and abs(float(u.mean()) - 0.5) < 0.02

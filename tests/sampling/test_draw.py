@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builders import conditions, mmdit, rows, toy
 from torch import Tensor
 
 from sfumato.core.call import Call
@@ -22,7 +23,6 @@ from sfumato.sampling.loop import Step, draw, evaluate
 from sfumato.sampling.ode import DrawRequest, Ode
 from sfumato.sampling.schedules import grid
 from sfumato.sampling.solvers import solvers
-from tests.builders import conditions, mmdit, rows, toy
 
 SHAPE = (4, 8, 8)
 

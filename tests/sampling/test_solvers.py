@@ -77,9 +77,7 @@ def test_heun_parity_with_diffusers(shift: float):
 
 @pytest.mark.parametrize("steps", [6, 20])
 def test_dpm_solver_parity_with_diffusers(steps: int):
-    """On diffusers' own sigmas, which begin a little below 1 (0.999 unshifted). Below 15 steps as above, since our last step, to s = 0, is of
-    first order as theirs is by `final_sigmas_type="zero"`.
-    """
+    """On diffusers' own sigmas, which begin a little below 1. The last step, to sigma = 0, is of first order in both."""
     from diffusers import DPMSolverMultistepScheduler
 
     scheduler = DPMSolverMultistepScheduler(
@@ -119,7 +117,7 @@ def test_orders_of_convergence_from_noise_to_data(name: str, expected: float):
 @pytest.mark.parametrize(("name", "expected"), [("euler", 1.0), ("heun", 2.0), ("dpm++2m", 2.0)])
 def test_orders_of_convergence_inside_the_path(name: str, expected: float):
     """DPM-Solver++ has order 2 where log-SNR steps shrink with the step, so not in the last steps to s = 0 of an even grid."""
-    assert order(name, (24, 96), (0.9, 0.2)) == pytest.approx(expected, abs=0.2)
+    assert order(name, (24, 96), (0.8, 0.3)) == pytest.approx(expected, abs=0.2)
 
 
 @pytest.mark.parametrize(("name", "most"), [("euler", 0.08), ("heun", 0.02), ("dpm++2m", 0.02)])

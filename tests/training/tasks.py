@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.builders import mmdit
 from torch import nn
 
 from sfumato.core.rng import Draws
@@ -16,7 +17,6 @@ from sfumato.training.batches import Columns
 from sfumato.training.diffusion import DiffusionTask, LatentStream, TextTable
 from sfumato.training.loop import TrainConfig
 from sfumato.training.optimizers import OptimizerConfig
-from tests.builders import mmdit
 
 
 class Regression:

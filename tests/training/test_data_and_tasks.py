@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builders import Toy, codec, conditions
+from tests.training.tasks import config, diffusion, latents, table
 
 from sfumato.core.conditions import Conditions, Slot
 from sfumato.core.denoiser import Meaning
@@ -19,8 +21,6 @@ from sfumato.training.batches import Columns
 from sfumato.training.codec import CodecTask, CodecTaskConfig
 from sfumato.training.diffusion import DiffusionTask, LatentStream
 from sfumato.training.loop import train
-from tests.builders import Toy, codec, conditions
-from tests.training.tasks import config, diffusion, latents, table
 
 PHASE = Phase("denoise", ("net",))
 
@@ -75,7 +75,8 @@ def test_latents_keep_their_own_captions_and_batches_share_a_form():
         batch = stream.batch(index)
         rows = stream.rows.batch(index)["index"]
         matches = [
-            torch.equal(batch["cond"].vectors["pooled"], stream.table.pooled[stream.rows.columns["captions"][rows, f]].float()) for f in (0, 1)
+            torch.equal(batch["cond"].vectors["pooled"], stream.table.pooled[stream.rows.columns["captions"][rows, f]].float())
+            for f in (0, 1)
         ]
         assert sum(matches) == 1 and torch.equal(batch["latents"], stream.rows.columns["latents"][rows].float())
         forms.add(matches.index(True))
@@ -155,6 +156,14 @@ def test_polishing_the_decoder_leaves_the_encoder_bit_equal(tmp_path: Path):
     train(task, {"train": Columns(pictures(), 2, 0)}, config(2), tmp_path, quiet=True)
     changed = {n.split(".")[1] for n, t in made.state_dict().items() if not torch.equal(t, before[n])}
     assert changed == {"decoder"}
+
+
+@torch.no_grad()
+def test_polishing_sees_the_means_that_pictures_are_drawn_from():
+    for decoder_only in (True, False):
+        task = CodecTask(codec(), CodecTaskConfig(), decoder_only)
+        one, two = (float(task.loss(task.phases(0)[0], pictures(), {}, Draws(seed, 0)).total) for seed in (0, 1))
+        assert (one == two) == decoder_only
 
 
 def test_the_codec_learns_and_reports_psnr(tmp_path: Path):

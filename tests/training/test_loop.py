@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builders import mmdit
+from tests.training.tasks import Regression, config, pairs
 from torch import nn
 
 from sfumato.core.errors import ConfigError, NonFiniteError
@@ -17,8 +19,6 @@ from sfumato.training import checkpoints
 from sfumato.training.ema import Ema
 from sfumato.training.loop import TrainConfig, train
 from sfumato.training.optimizers import OptimizerConfig, build, set_rate
-from tests.builders import mmdit
-from tests.training.tasks import Regression, config, pairs
 
 
 def fitted(folder: Path, size: int, **options: Any) -> torch.Tensor:
@@ -68,20 +68,20 @@ def test_clipping_bounds_the_step(tmp_path: Path):
 
 
 def test_phases_alternate_and_pass_values_on(tmp_path: Path):
-    class Two(Regression):
-        seen: list[tuple[str, int, bool, bool]] = []
+    seen: list[tuple[str, int, bool, bool]] = []
 
+    class Two(Regression):
         def phases(self, step: int) -> list[Phase]:
             return [Phase("teacher", ("frozen",), every=2), Phase("fit", ("net",))]
 
         def loss(self, phase: Phase, batch: Any, carry: Any, draws: Draws) -> Loss:
-            self.seen.append((phase.name, draws.step, self.net.weight.requires_grad, "mark" in carry))
+            seen.append((phase.name, draws.step, self.net.weight.requires_grad, "mark" in carry))
             carry["mark"] = True
             return super().loss(phase, batch, carry, draws)
 
     train(Two(), {"train": pairs(4)}, config(3), tmp_path, quiet=True)
     expected = [("teacher", 0, False, False), ("fit", 0, True, True), ("fit", 1, True, False)]
-    assert Two.seen == [*expected, ("teacher", 2, False, False), ("fit", 2, True, True)]
+    assert seen == [*expected, ("teacher", 2, False, False), ("fit", 2, True, True)]
 
 
 @given(st.floats(0, 0.999), st.integers(1, 8))
@@ -128,8 +128,8 @@ def test_learning_rates_rise_stay_and_fall(settings: OptimizerConfig, steps: int
     assert not rest or rest[0] == pytest.approx(1.0)
     if settings.decay == "none":
         assert all(f == 1.0 for f in rest)
-    elif steps > settings.warmup + 1 and settings.decay_from < 0.5 and steps > 40:
-        assert factors[-1] < 0.2
+    elif (falling := steps - max(settings.warmup, int(settings.decay_from * steps))) > 0:
+        assert factors[-1] <= 1 / falling + 1e-9
 
 
 def test_the_rate_falls_to_zero_at_the_end_and_by_half_in_the_middle():

@@ -163,8 +163,9 @@ class Rewire(nn.Module):
 class Network(nn.Module):
     """A backbone. `capabilities`: what policies may rely on ("softmax", "joint", ...). `inputs`: names of the streams it takes.
 
-    `doors`: modules `(State, Conditions, Call | None) -> State` that surgery adds, by name. Each sees the slots once, at the start, and brings in what
-    the grafted parts of the program read: a stream, or an entry of `State.cond`. A door whose slot is absent leaves the State alone.
+    `doors`: modules `(State, Conditions, Call | None) -> State` that surgery adds, by name. Each sees the slots once, at the start, and
+    brings in what the grafted parts of the program read: a stream, or an entry of `State.cond`. A door whose slot is absent leaves the
+    State alone.
     """
 
     capabilities: frozenset[str] = frozenset()
@@ -209,7 +210,7 @@ class Network(nn.Module):
             item = self.blocks[index]
             touched = call if call is not None and call.touches(index) else None
             # `_call_impl` is `__call__` with its hooks (FSDP's among them) but without the compiled code.
-            step = item if touched is None else item._call_impl
+            step: Callable[[State, Call | None], State] = item if touched is None else item._call_impl
             if self.checkpointing and torch.is_grad_enabled():
                 state = checkpoint(step, state, touched, use_reentrant=False)
             else:

@@ -110,7 +110,7 @@ def save(pipe: TextToImage, folder: str | Path, overwrite: bool = False, dtype: 
     """
     final = Path(folder).resolve()
     refuse_overwrite(final, overwrite)
-    if final.is_dir() and any(final.iterdir()) and not (final / "model_index.json").is_file():
+    if final.exists() and not (final / "model_index.json").is_file() and not (final.is_dir() and not any(final.iterdir())):
         raise OutputError(f"{final} holds something else than a pipeline and is left as it is", "choose another name")
     part, former = (final.parent / f".{final.name}.{kind}" for kind in ("part", "former"))
     try:
@@ -140,12 +140,12 @@ def save_codec(codec: KLCodec, folder: str | Path, overwrite: bool = False) -> P
 
 
 def load_codec(name_or_dir: str | Path) -> KLCodec:
-    """The codec in a diffusers vae folder, or that of a pipeline (a folder or a shipped name). Raises `WeightsError`."""
+    """The codec in a diffusers vae folder, or that of a pipeline (a folder or a shipped name), in fp32. Raises `WeightsError`."""
     folder = Path(name_or_dir)
     if not (folder / "config.json").is_file():
         folder = _find(name_or_dir) / "vae"
     _refuse_pickles(folder)
-    return KLCodec(_autoencoder(folder)).eval().requires_grad_(False)
+    return KLCodec(_autoencoder(folder)).float().eval().requires_grad_(False)
 
 
 def _vae_config(codec: KLCodec) -> dict[str, Any]:

@@ -159,9 +159,10 @@ def _phase_step(run: Run, phase: Phase, stream: Stream, carries: list[dict[str, 
 
 def _finite(loss: Loss, phase: Phase, step: int, precision: str) -> None:
     if not torch.isfinite(loss.total):
-        parts = ", ".join(f"{k} {float(v):.4g}" for k, v in loss.metrics.items())
+        parts = ", ".join(f"{k} {float(v.detach()):.4g}" for k, v in loss.metrics.items())
+        total = float(loss.total.detach())
         raise NonFiniteError(
-            f"the loss of phase {phase.name!r} is {float(loss.total)} at step {step} ({precision}; {parts})", "lower the learning rate"
+            f"the loss of phase {phase.name!r} is {total} at step {step} ({precision}; {parts})", "lower the learning rate"
         )
 
 
