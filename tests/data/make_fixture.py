@@ -9,11 +9,15 @@ from sfumato.data import build_emoji
 
 FIXTURE = Path(__file__).parent / "fixture"
 STYLES = ("noto", "fluent 3d", "fluent flat")
-CONCEPTS = """
+CONCEPTS = (
+    """
 grinning face|red heart|dog face|cat face|panda|fox|lion|pig face|frog|monkey face|chicken|penguin|honeybee|octopus|spouting whale|turtle
 rose|sunflower|cactus|four leaf clover|mushroom|red apple|banana|strawberry|lemon|carrot|pizza|hamburger|bread|doughnut|hot beverage
 fire|droplet|star|sun|crescent moon|rainbow|snowman|rocket|automobile|bicycle|sailboat|house|key|hammer|balloon|soccer ball|guitar
-""".replace("\n", "|").strip("|").split("|")
+""".replace("\n", "|")
+    .strip("|")
+    .split("|")
+)
 
 if __name__ == "__main__":
     packages = Path(sys.argv[1]) if len(sys.argv) > 1 else None

@@ -46,10 +46,23 @@ def test_a_row_says_everything(world: Path) -> None:
     assert picture["bytes"].startswith(b"\x89PNG") and picture["path"] == "womanpoliceofficer.png"
     assert row.pop("svg").startswith("<svg") and len(row.pop("captions")) == 5 and row.pop("colours")
     assert row == {
-        "id": "noto/womanpoliceofficer", "concept": "woman police officer", "style": "noto", "package": "@iconify-json/noto",
-        "version": "1.2.9", "licence": "Apache-2.0", "split": split_of("woman police officer", "noto"), "hexcode": "1F46E-200D-2640-FE0F",
-        "emoji": "?", "group": "things", "subgroup": "some", "gender": "female", "skin_tone": "", "tags": ["law"],
-        "labels": [{"language": "de", "label": "woman police officer auf Deutsch"}], "width": 16, "height": 16,
+        "id": "noto/womanpoliceofficer",
+        "concept": "woman police officer",
+        "style": "noto",
+        "package": "@iconify-json/noto",
+        "version": "1.2.9",
+        "licence": "Apache-2.0",
+        "split": split_of("woman police officer", "noto"),
+        "hexcode": "1F46E-200D-2640-FE0F",
+        "emoji": "?",
+        "group": "things",
+        "subgroup": "some",
+        "gender": "female",
+        "skin_tone": "",
+        "tags": ["law"],
+        "labels": [{"language": "de", "label": "woman police officer auf Deutsch"}],
+        "width": 16,
+        "height": 16,
     }
 
 
@@ -202,7 +215,7 @@ def test_a_failing_and_a_working_npm(tmp_path: Path, packages: Path, monkeypatch
     npm.chmod(0o755)
     with pytest.raises(DataError, match=r"exit status 7\):\n    npm error code ENOTFOUND"):
         build_emoji(tmp_path / "e", progress=False)
-    npm.write_text(f"#!/bin/sh\ncp -r {packages} \"$3\"/\n")
+    npm.write_text(f'#!/bin/sh\ncp -r {packages} "$3"/\n')
     assert build_emoji(tmp_path / "e", size=16, styles=["noto"], workers=1, progress=False).shards == 1
     npm.write_text("#!/bin/sh\nexit 1\n")  # the cache holds the right versions now: npm is not asked again
     assert build_emoji(tmp_path / "e", size=16, styles=["noto"], workers=1, progress=False).shards_kept == 1

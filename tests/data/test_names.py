@@ -75,11 +75,22 @@ def test_join_by_every_kind_of_name(tmp_path: Path) -> None:
     aliases = [("renard", "fox-face"), ("flag-for-antigua-and-barbuda", "flag-for-cote-divoire")]
     names = Names(emojibase(tmp_path), [{"1f98a": "fox-face"}], aliases)
     found = {
-        "grinning-face": "grinning face", "grinning": "grinning face", "heavyblackheart": "red heart", "fox-face": "fox", "renard": "fox",
-        "flag-for-cte-divoire": "flag: Côte d’Ivoire", "flag-cote-divoire": "flag: Côte d’Ivoire", "antigua-flag": None,
-        "antigua-and-barbuda-flag": "flag: Antigua & Barbuda", "antigua-and-barbuda": None,
-        "flag-for-antigua-and-barbuda": "flag: Antigua & Barbuda", "womanpoliceofficer": "woman police officer", "fox2": "fox",
-        "2hearts": "two hearts", "flowerpunctuationmark": "flower punctuation mark", "1": None,
+        "grinning-face": "grinning face",
+        "grinning": "grinning face",
+        "heavyblackheart": "red heart",
+        "fox-face": "fox",
+        "renard": "fox",
+        "flag-for-cte-divoire": "flag: Côte d’Ivoire",
+        "flag-cote-divoire": "flag: Côte d’Ivoire",
+        "antigua-flag": None,
+        "antigua-and-barbuda-flag": "flag: Antigua & Barbuda",
+        "antigua-and-barbuda": None,
+        "flag-for-antigua-and-barbuda": "flag: Antigua & Barbuda",
+        "womanpoliceofficer": "woman police officer",
+        "fox2": "fox",
+        "2hearts": "two hearts",
+        "flowerpunctuationmark": "flower punctuation mark",
+        "1": None,
     }
     assert {name: getattr(names.by_name(name), "label", None) for name in found} == found
     assert names.by_hexcode("1f46e-200d-2640") == names.by_name("womanpoliceofficer")

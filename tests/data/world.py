@@ -18,7 +18,10 @@ EMOJI: list[dict[str, Any]] = [
     {"label": "woman police officer", "hexcode": "1F46E-200D-2640-FE0F", "group": 1, "tags": ["law"], "gender": 0},
     {"label": "fox", "hexcode": "1F98A", "group": 1, "tags": ["animal"]},
     {
-        "label": "waving hand", "hexcode": "1F44B", "group": 0, "tags": ["hello"],
+        "label": "waving hand",
+        "hexcode": "1F44B",
+        "group": 0,
+        "tags": ["hello"],
         "skins": [{"label": "waving hand: dark skin tone", "hexcode": "1F44B-1F3FF", "tone": 5}],
     },
 ]
@@ -50,8 +53,18 @@ def make_packages(root: Path, extra: dict[str, str] | None = None) -> Path:
     """
     modules = root / "node_modules"
     emojibase(modules)
-    names = ["grinning-face", "red-heart", "flag-for-cte-divoire", "flag-for-antigua-and-barbuda", "police-car-light", "police-car",
-             "womanpoliceofficer", "fox", "waving-hand", "waving-hand-dark-skin-tone"]
+    names = [
+        "grinning-face",
+        "red-heart",
+        "flag-for-cte-divoire",
+        "flag-for-antigua-and-barbuda",
+        "police-car-light",
+        "police-car",
+        "womanpoliceofficer",
+        "fox",
+        "waving-hand",
+        "waving-hand-dark-skin-tone",
+    ]
     for index, style in enumerate(STYLES):
         icons = {name: {"body": SQUARE.format((index * 40503 + i * 7919 + 0x304050) % 0xFFFFFF)} for i, name in enumerate(names)}
         icons |= {name: {"body": body} for name, body in (extra or {}).items()}

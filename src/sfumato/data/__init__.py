@@ -21,7 +21,18 @@ _HOMES = {
     "splits": ("SPLITS", "split_of"),
 }
 __all__ = [
-    "HELD_OUT", "SPLITS", "STYLES", "TRAINABLE", "Broken", "Report", "Sample", "Source", "Style", "build_emoji", "open_source", "split_of",
+    "HELD_OUT",
+    "SPLITS",
+    "STYLES",
+    "TRAINABLE",
+    "Broken",
+    "Report",
+    "Sample",
+    "Source",
+    "Style",
+    "build_emoji",
+    "open_source",
+    "split_of",
 ]
 
 

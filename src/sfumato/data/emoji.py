@@ -78,8 +78,12 @@ def build_emoji(
     # All sets are read whatever is drawn: each teaches the others' names, and a concept (hence its split) must not hang on `styles`.
     sets = [read_icon_set(style, modules) for style in STYLES]
     request = {
-        "format": FORMAT, "world_version": WORLD_VERSION, "size": size, "styles": [style.word for style in chosen],
-        "skin_tones": skin_tones, "concepts": wanted,
+        "format": FORMAT,
+        "world_version": WORLD_VERSION,
+        "size": size,
+        "styles": [style.word for style in chosen],
+        "skin_tones": skin_tones,
+        "concepts": wanted,
         "packages": {LABELS[0]: read_json(modules / LABELS[0] / "package.json")["version"]} | {s.style.package: s.version for s in sets},
     }
     before = _open(out, request, overwrite)
@@ -123,7 +127,12 @@ def _plan(drawings: Sequence[Drawing]) -> dict[str, list[Drawing]]:
 
 
 def _build(
-    out: Path, request: dict[str, Any], plan: dict[str, list[Drawing]], before: dict[str, dict[str, Any]], size: int, workers: int,
+    out: Path,
+    request: dict[str, Any],
+    plan: dict[str, list[Drawing]],
+    before: dict[str, dict[str, Any]],
+    size: int,
+    workers: int,
     progress: bool | Progress,
 ) -> tuple[list[dict[str, Any]], int]:
     """Write the shards that are missing or damaged; (all shards' records in the plan's order, how many were kept)."""

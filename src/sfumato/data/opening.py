@@ -102,8 +102,10 @@ def _hub(name: str, split: str | None) -> pa.Table:
     try:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # offline, absent, private or scripted: the library's own words tell which
-        raise DataError(f"cannot load the data set {name!r} from the hub: {type(error).__name__}: {error}",
-                        "check the name and the network, or name a local folder or .parquet file") from error
+        raise DataError(
+            f"cannot load the data set {name!r} from the hub: {type(error).__name__}: {error}",
+            "check the name and the network, or name a local folder or .parquet file",
+        ) from error
     return _table(loaded, split, name)
 
 

@@ -115,8 +115,10 @@ def _npm_install(folder: Path, wanted: Sequence[tuple[str, str]]) -> None:
     command = f"npm install --prefix {folder} {' '.join(names)}"
     npm = shutil.which("npm")
     if npm is None:
-        raise DataError("the npm client is not installed, and the emoji packages come through it",
-                        f"install Node.js, or run elsewhere\n    {command}\n  and name the folder: --packages DIR/node_modules")
+        raise DataError(
+            "the npm client is not installed, and the emoji packages come through it",
+            f"install Node.js, or run elsewhere\n    {command}\n  and name the folder: --packages DIR/node_modules",
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         arguments = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", *names]

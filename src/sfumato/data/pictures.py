@@ -36,7 +36,6 @@ def decode(content: bytes, size: int, background: Colour) -> tuple[Pixels, Pixel
         raise DataError(f"the image cannot be decoded: {_reason(error)}") from error
 
 
-
 def _reason(error: Exception) -> str:
     """The decoder's own words, without the address of the buffer that pillow names."""
     return str(error).split("<_io")[0].strip() or type(error).__name__

@@ -46,13 +46,27 @@ def row_of(drawing: Drawing, png: bytes, colours: Sequence[str], size: int) -> d
     """The row of a rendered drawing: names, attributes, captions, SVG and a PNG whose alpha is the drawing's mask."""
     entry, style = drawing.entry, drawing.style
     return {
-        "id": drawing.id, "concept": entry.label, "style": style.word, "package": style.package, "version": drawing.version,
-        "licence": style.licence, "split": split_of(entry.label, style.word), "hexcode": entry.hexcode, "emoji": entry.emoji,
-        "group": entry.group, "subgroup": entry.subgroup, "gender": entry.gender, "skin_tone": entry.skin_tone,
-        "tags": list(entry.tags), "colours": list(colours),
+        "id": drawing.id,
+        "concept": entry.label,
+        "style": style.word,
+        "package": style.package,
+        "version": drawing.version,
+        "licence": style.licence,
+        "split": split_of(entry.label, style.word),
+        "hexcode": entry.hexcode,
+        "emoji": entry.emoji,
+        "group": entry.group,
+        "subgroup": entry.subgroup,
+        "gender": entry.gender,
+        "skin_tone": entry.skin_tone,
+        "tags": list(entry.tags),
+        "colours": list(colours),
         "captions": list(drawing_captions(entry.label, style.word, entry.tags, colours)),
         "labels": [{"language": language, "label": label} for language, label in entry.labels],
-        "svg": drawing.svg, "width": size, "height": size, "image": {"bytes": png, "path": f"{drawing.name}.png"},
+        "svg": drawing.svg,
+        "width": size,
+        "height": size,
+        "image": {"bytes": png, "path": f"{drawing.name}.png"},
     }
 
 

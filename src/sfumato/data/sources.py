@@ -149,8 +149,10 @@ def open_source(
     rows, excluded = _licensed(records, rows, licences)
     if not rows:
         barred = ", ".join(f"{count} under {licence}" for licence, count in excluded.items())
-        raise DataError(f"{spec} holds no picture for split {split or 'all'}" + (f"; left out: {barred}" if barred else ""),
-                        f"name the licences you accept, for example {', '.join(excluded)}" if excluded else "choose another split")
+        raise DataError(
+            f"{spec} holds no picture for split {split or 'all'}" + (f"; left out: {barred}" if barred else ""),
+            f"name the licences you accept, for example {', '.join(excluded)}" if excluded else "choose another split",
+        )
     source = Source(records, rows, size, background, excluded)
     if check or (check is None and not verified):
         source.check()
