@@ -51,7 +51,9 @@ pipe.decode(latents); lap("decode")
 def measure(command: list[str]) -> tuple[float, float]:
     """(wall, processor) seconds of a process."""
     before, started = os.times(), time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
     after = os.times()
     return time.perf_counter() - started, after.children_user + after.children_system - before.children_user - before.children_system
 

@@ -19,8 +19,8 @@ from sfumato.core.program import Network
 
 POLICIES, SAVED = ("no policy", "identity policy"), ("before save", "after load")
 Weights = tuple[str, Path, Answer]
-# The graphs of users' compiled blocks, forward and backward, without code generation. Inductor agrees too, but one family's C++ took
-# 110 s on a busy machine (about 45 s of two quiet cores), and every family would pay it again; this takes 2 s.
+# The graphs of users' compiled blocks, forward and backward, without code generation. Inductor was measured: it agrees as closely, but its
+# C++ costs every family a minute of processor time (112 s beside a busy machine's other work), and this 5 s.
 BACKEND = "aot_eager"
 
 

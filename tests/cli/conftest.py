@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,13 @@ class Ran:
 Cli = Callable[..., Ran]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_text_encoder() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def one_text_encoder() -> Iterator[None]:
     """MiniLM is verified and loaded once, not by each command."""
-    encoder = load_minilm()
+    encoder, own = load_minilm(), text_encoders._entries["minilm"]
     text_encoders._entries["minilm"] = lambda: encoder
+    yield
+    text_encoders._entries["minilm"] = own
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,13 @@ def test_ctrl_c_keeps_what_was_finished(model: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(f"picture number {i}" for i in range(2000)))
     command = [*PROGRAM, "generate", "--prompts", str(prompts), "--model", str(model), "--out", "out", "--steps", "8"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+
+    def listen() -> None:
+        """Tests that run in the background of a script inherit a SIGINT that is ignored."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, preexec_fn=listen) as run:
         assert run.stdout is not None and run.stderr is not None
         first = run.stdout.readline().strip()
         run.send_signal(signal.SIGINT)

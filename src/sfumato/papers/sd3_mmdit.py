@@ -65,8 +65,8 @@ def verdict(results: Results) -> tuple[Verdict, str, tuple[Finding, ...]]:
     gain = results.difference(NEW, OLD, "frechet@5")
     if ranks is None or gain is None:
         return "not yet", "too few pictures for a Fréchet distance", ()
-    first, (difference, interval) = ranks[NEW] < ranks[OLD], gain
-    clear = interval[1] < 0
+    difference, interval = gain
+    first, clear = ranks[NEW] < ranks[OLD], interval[1] < 0
     findings = (
         Finding(f"mean rank of {NEW} times over {RANKED_STEPS} steps", f"below that of {OLD}, {ranks[OLD]:.2f}", ranks[NEW], first),
         Finding(f"Fréchet distance at 5 steps, {NEW} minus {OLD}", "below 0, interval too", difference, clear, "", interval),
@@ -80,13 +80,12 @@ def times() -> tuple[Finding, ...]:
     t, u = _f64(0.1, 0.25, 0.5, 0.75, 0.9), torch.linspace(0, 1, 100_001, dtype=torch.float64)
     normal, mode, cosmap = LogitNormal(), Mode(1.29), CosMap()
     inside = ((normal.sample(u) > 0.25) & (normal.sample(u) < 0.75)).double().mean()
-    middle = torch.linspace(0.25, 0.75, 100_001, dtype=torch.float64)
     return (
         exact("shift of t by 3", (0.25, 0.5, 0.75, 0.9, 0.964286), shift(t, 3.0).tolist(), 1e-6),
         exact("two shifts are the shift by the product, largest difference", 0.0, _gap(shift(shift(t, 1.7), 2.5), shift(t, 4.25)), 1e-15),
         exact("shift by 1 changes nothing, largest difference", 0.0, _gap(shift(t, 1.0), t)),
         exact("logit-normal density at 0.5 and 0.25", (1.595769, 1.163652), normal.density(_f64(0.5, 0.25)).tolist(), 1e-6),
-        exact("logit-normal mass of (0.25, 0.75)", 0.728063, float(torch.trapezoid(normal.density(middle), middle)), 1e-6),
+        exact("logit-normal mass of (0.25, 0.75)", 0.728063, float(torch.trapezoid(normal.density(0.25 + u / 2), u / 2)), 1e-6),
         exact("logit-normal samples in (0.25, 0.75)", 0.728063, float(inside), 1e-4, "share"),
         exact("mode(1.29) at u = 0, 0.25, 0.5, 1", (1.0, 0.616416, 0.5, 0.0), mode.sample(_f64(0.0, 0.25, 0.5, 1.0)).tolist(), 1e-6),
         exact("CosMap at u = 0.1, 0.5", (0.136729, 0.5), cosmap.sample(_f64(0.1, 0.5)).tolist(), 1e-6),
@@ -120,8 +119,8 @@ def network() -> tuple[Finding, ...]:
 def sampling() -> tuple[Finding, ...]:
     """The grids of paper and released code, and a step of Euler on a straight path."""
     x0, noise = Rows((7,)).normal((4, 8, 8), "data"), Rows((0,)).normal((4, 8, 8), "noise")
-    process = Ode(Denoiser(_Straight(noise - x0)), Euler(), grid(1), ClassifierFree(1.0))
-    drawn = draw(process, DrawRequest((4, 8, 8), {"cond": Conditions()}), Rows((0,)))
+    ode = Ode(Denoiser(_Straight(noise - x0)), Euler(), grid(1), ClassifierFree(1.0))
+    drawn = draw(ode, DrawRequest((4, 8, 8), {"cond": Conditions()}), Rows((0,)))
     return (
         exact("one Euler step with eps - x0 gives x0, largest error", 0.0, _gap(drawn, x0), 1e-6),
         exact("grid of 4 steps, shift 3", (1.0, 0.9, 0.75, 0.5, 0.0), grid(4, 3.0).tolist(), 1e-6),
@@ -172,8 +171,7 @@ def _shared_dit(net: Any, streams: Mapping[str, Stream], cond: Conditions) -> Te
         (shift_a, scale_a, gate_a), (shift_m, scale_m, gate_m) = (branch.modulation["image"](c) for branch in (block.attention, block.mlp))
         projections = block.attention.core.projections["image"]
         heads = projections.project(modulate(block.attention.norm(x), shift_a, scale_a), None, None, None)
-        mixed = scaled_dot_product_attention(heads.q, heads.k, heads.v)
-        x = x + gate_a * projections.out(mixed.transpose(1, 2).flatten(2))
+        x = x + gate_a * projections.out(scaled_dot_product_attention(heads.q, heads.k, heads.v).transpose(1, 2).flatten(2))
         x = x + gate_m * block.mlp.core["image"](modulate(block.mlp.norm(x), shift_m, scale_m))
     return x[:, : state["image"].shape[1]]
 
