@@ -39,6 +39,13 @@ def test_what_a_phase_does_not_name_stays_frozen(tmp_path: Path):
     assert not task.frozen.training and task.net.training
 
 
+def test_a_phase_that_appears_late_is_refused_with_the_reason(tmp_path: Path):
+    task = Regression()
+    task.phases = lambda step: [Phase("fit" if step < 2 else "adversary", ("net",))]  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="'adversary' first appears at step 2"):
+        train(task, {"train": pairs(4)}, config(5), tmp_path, quiet=True)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_with_step_and_phase(bad: float, tmp_path: Path):
     task = Regression(lambda step: bad if step == 2 else 1.0)

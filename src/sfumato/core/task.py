@@ -21,6 +21,7 @@ class Phase:
     """One optimizer step's worth of work: the modules named in `trains` learn, everything else is frozen.
 
     `data` names the batch stream to read; `every` = n runs the phase on each n-th step (DMD2's slow generator).
+    Every phase a task will ever run appears in `phases(0)`: optimizers are made from it.
     """
 
     name: str

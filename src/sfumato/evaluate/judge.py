@@ -15,13 +15,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..core.config import from_dict, to_dict
 from ..core.errors import NonFiniteError, UsageError, WeightsError
-from ..core.files import sha256, verify, write_json, write_with
+from ..core.files import read_tensors, sha256, verify, write_json, write_tensors
 from .judge_net import JudgeConfig, JudgeNet, StyleNet
 
 
@@ -87,9 +85,9 @@ class Judge:
     def save(self, folder: Path) -> None:
         """Write `judge.safetensors` (fp16) and `judge.json` (labels, config, card, checksum) into `folder`."""
         state = {f"{name}.{n}": t.detach().cpu() for name, net in self._nets().items() for n, t in net.state_dict().items()}
-        weights = {n: t.half().contiguous() if t.is_floating_point() else t for n, t in state.items()}
+        weights = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
         path = folder / "judge.safetensors"
-        write_with(path, lambda temporary: save_file(weights, temporary))
+        write_tensors(path, weights)
         content = {"config": to_dict(self.config), "card": self.card, "styles": list(self.styles), "concepts": list(self.concepts)}
         write_json(folder / "judge.json", {"sha256": sha256(path), **content})
 
@@ -109,8 +107,8 @@ class Judge:
         verify(path, expected)
         judge = cls(JudgeNet(config, len(concepts), len(styles)), StyleNet(config, len(styles)), config, concepts, styles, card)
         try:
-            state = {n: t.float() if t.is_floating_point() else t for n, t in load_file(path).items()}
+            state = {n: t.float() if t.is_floating_point() else t for n, t in read_tensors(path).items()}
             nn.ModuleDict(judge._nets()).load_state_dict(state, strict=True)
-        except (SafetensorError, RuntimeError) as error:
+        except RuntimeError as error:
             raise WeightsError(f"{path} does not fit its judge.json: {error}", "the two files must come from one judge") from error
         return judge

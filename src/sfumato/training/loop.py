@@ -136,6 +136,8 @@ def _phase_step(run: Run, phase: Phase, stream: Stream, carries: list[dict[str, 
     config, device = run.config, torch.device(run.config.device)
     for name, module in run.task.modules.items():
         module.requires_grad_(name in phase.trains)
+    if phase.name not in run.optimizers:
+        raise ConfigError(f"phase {phase.name!r} first appears at step {run.step}", "name every phase in phases(0): optimizers are made from it")
     optimizers = run.optimizers[phase.name]
     sums: dict[str, torch.Tensor] = {}
     for micro, carry in enumerate(carries):
