@@ -137,7 +137,7 @@ def _phase_step(run: Run, phase: Phase, stream: Stream, carries: list[dict[str, 
     for name, module in run.task.modules.items():
         module.requires_grad_(name in phase.trains)
     if phase.name not in run.optimizers:
-        raise ConfigError(f"phase {phase.name!r} first appears at step {run.step}", "name every phase in phases(0): optimizers are made from it")
+        raise ConfigError(f"phase {phase.name!r} first appears at step {run.step}", "name it in phases(0): optimizers are made from that")
     optimizers = run.optimizers[phase.name]
     sums: dict[str, torch.Tensor] = {}
     for micro, carry in enumerate(carries):
