@@ -100,7 +100,7 @@ def _grouped(heads: Mapping[str, Heads], q: Tensor, groups: Sequence[Group], rot
 
 
 # Below this many scores per head, torch's fused kernel on a CPU spends more on its backward pass than the scores themselves cost:
-# at 80 tokens forward and backward take four times as long as these three lines (benchmarks/attention.py).
+# at 80 tokens it takes three times as long, forward and backward, as these few lines (benchmarks/attention.py).
 _SMALL = 256 * 256
 
 

@@ -1,7 +1,7 @@
 """SD3 (Esser et al., arXiv 2403.03206): rectified flow with logit-normal times, and MM-DiT.
 
-Its parts are `backbones/mmdit.py`, `objectives/`, `sampling/schedules.py`. The smoke check holds them against the paper's formulas and
-parameter counts; the measured claim is that logit-normal times beat uniform ones at equal pictures seen, at few sampling steps above all.
+The smoke check holds its parts against the paper's formulas and parameter counts. The measured claim: logit-normal times beat uniform
+ones at equal pictures seen, above all at few sampling steps.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def check(budget: Budget) -> Outcome:
     """Smoke: the exact checks. Otherwise both time laws, trained and drawn with at equal means."""
     if budget.name == "smoke":
         return Outcome((*times(), *network(), *sampling()))
-    arms = {name: Denoising(law(name)) for name in (NEW, OLD)}
-    return compare(CLAIM.slug, arms, TRIALS[budget.name].scaled(budget.scale), open_world(budget), budget, verdict)
+    trial, arms = TRIALS[budget.name].scaled(budget.scale), {name: Denoising(law(name)) for name in (NEW, OLD)}
+    return compare(CLAIM.slug, arms, trial, open_world(budget), budget, verdict)
 
 
 def verdict(results: Results) -> tuple[Verdict, str, tuple[Finding, ...]]:
@@ -186,9 +186,8 @@ def _query_gain(net: Any) -> float:
     """Relative change of the answer when every query projection is 100 times as large."""
     streams, cond = _inputs()
     before = net(streams, cond).pred["image"]
-    for name, parameter in net.named_parameters():
-        if ".q.weight" in name or ".q.bias" in name:
-            parameter.mul_(100)
+    for parameter in (p for name, p in net.named_parameters() if ".q.weight" in name or ".q.bias" in name):
+        parameter.mul_(100)
     return _gap(net(streams, cond).pred["image"], before) / float(before.abs().max())
 
 
