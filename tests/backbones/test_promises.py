@@ -147,3 +147,19 @@ def test_what_a_network_lacks_is_refused(family: str) -> None:
             net(streams, cond, Call((Cache(), Second())))
     with pytest.raises(UsageError, match="stranger"):
         net({**streams, "stranger": Stream(streams["image"].x, role="stranger")}, cond)
+
+
+@torch.no_grad()
+def test_a_slot_that_is_missing_or_never_read_is_refused(family: str):
+    net = built(family, None)
+    streams, cond = batch()
+    named = sorted(net.slots)[0]
+    lacking = replace(
+        cond,
+        tokens={n: v for n, v in cond.tokens.items() if n != named},
+        vectors={n: v for n, v in cond.vectors.items() if n != named},
+    )
+    with pytest.raises(UsageError, match=f"needs the conditioning slot {named}"):
+        net(streams, lacking)
+    with pytest.raises(UsageError, match="does not read the conditioning slot txet"):
+        net(streams, replace(cond, vectors={**cond.vectors, "txet": torch.zeros(4, 3)}))

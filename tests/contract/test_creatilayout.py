@@ -38,6 +38,8 @@ def fourier(boxes: Tensor) -> Tensor:
 class LayoutDoor(nn.Module):
     """One token a box. Empty places are learned nulls, which are attended like the rest."""
 
+    slots = frozenset({"boxes", "phrases"})
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.phrase, self.mix = MLPEmbedding(PHRASE, width), MLPEmbedding(width + 64, width)

@@ -37,8 +37,15 @@ from .sketches import Attention, Feed, prompt, same
 LENGTH, CHANNELS, WIDTH = 16, 3, 16
 
 
+def words(seed: int = 0) -> Conditions:
+    """Two prompts' tokens, without the pooled vector: Fluid reads none, and a slot that nothing reads is refused."""
+    return replace(prompt(2, seed=seed), vectors={})
+
+
 class Transformer(Network):
     """Tokens (B, L, C), known or not, to features z (B, L, D) of every position."""
+
+    slots = frozenset({"text"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +86,8 @@ class Residual(Branch):
 
 class Head(Network):
     """The diffusion head: tokens (B, n, C), each under its own z and none seeing another."""
+
+    slots = frozenset({"z"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +179,7 @@ def answer(net: Network, calls: Mapping[str, NetCall]) -> dict[str, Out]:
 
 def request(rows: slice = slice(None), given: int = 0) -> Request:
     tokens = torch.full((2, LENGTH, CHANNELS), 0.25)
-    conds = {"cond": prompt(2).rows(rows), "uncond": prompt(2, seed=5).rows(rows)}
+    conds = {"cond": words().rows(rows), "uncond": words(5).rows(rows)}
     return Request(conds, tokens[rows], given)
 
 
@@ -196,17 +205,17 @@ def test_the_schedule_of_counts(length: int, steps: int, first: list[int], last:
 def test_only_known_tokens_speak_and_everybody_listens() -> None:
     net, x = Transformer(), torch.randn(2, LENGTH, CHANNELS, generator=torch.Generator().manual_seed(0))
     known = (torch.arange(LENGTH) % 3 == 0).expand(2, -1)
-    z = net({"image": Stream(x, known=known)}, prompt(2)).pred["image"]
+    z = net({"image": Stream(x, known=known)}, words()).pred["image"]
     other = x.clone()
     other[:, 1] = 9.0
-    assert torch.equal(net({"image": Stream(other, known=known)}, prompt(2)).pred["image"], z)
+    assert torch.equal(net({"image": Stream(other, known=known)}, words()).pred["image"], z)
     other[:, 15] = 9.0
-    moved = net({"image": Stream(other, known=known)}, prompt(2)).pred["image"]
+    moved = net({"image": Stream(other, known=known)}, words()).pred["image"]
     assert (moved - z).abs().amax((0, 2)).min() > 1e-4
     full = torch.ones_like(known)
-    before = net({"image": Stream(x, known=full)}, prompt(2)).pred["image"]
+    before = net({"image": Stream(x, known=full)}, words()).pred["image"]
     net.mask.zero_()
-    assert torch.equal(net({"image": Stream(x, known=full)}, prompt(2)).pred["image"], before)
+    assert torch.equal(net({"image": Stream(x, known=full)}, words()).pred["image"], before)
 
 
 def test_rows_are_themselves_and_given_tokens_stand() -> None:
@@ -233,7 +242,7 @@ def test_the_head_trains_the_transformer_on_unknown_tokens_only() -> None:
     known[:, :4] = True
 
     def loss(clean: Tensor) -> Tensor:
-        z = net({"image": Stream(x0, known=known)}, prompt(2)).pred["image"][:, 4:]
+        z = net({"image": Stream(x0, known=known)}, words()).pred["image"][:, 4:]
         sample = objective.draw(clean[:, 4:], Draws(0, 0))
         return objective.loss(head.out(sample.x_t, sample.t, under(z)).pred["image"], sample).mean()
 

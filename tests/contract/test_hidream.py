@@ -94,6 +94,8 @@ class Mixture(Branch):
 
 
 class HiDream(Network):
+    slots = frozenset({"text", *(f"tap{k}" for k in range(DEPTH))})
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)

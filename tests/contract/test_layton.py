@@ -36,6 +36,8 @@ CODE, ENTRIES, LATENT = 6, 32, (4, 8, 8)
 class Control(nn.Module):
     """A door: copies of the first blocks see the codes, and what each says goes through a zero Linear to the frozen block's output."""
 
+    slots = frozenset({"codes"})
+
     def __init__(self, net: MMDiT) -> None:
         super().__init__()
         self.copies = nn.ModuleList(deepcopy(block) for block in list(net.blocks)[:-1])
@@ -156,7 +158,9 @@ def test_an_untrained_control_changes_nothing_and_a_trained_one_reads_the_codes(
     z, t = torch.randn(2, *LATENT, generator=seeded()), torch.tensor([0.4, 0.9])
     for codec, alike in ((Layton(), True), (trained(), False)):
         cond = codec.conditions(codec.encode(IMAGES))
-        plain = tiny()({"image": Stream(z, t=t)}, cond).pred["image"]
+        with pytest.raises(UsageError, match="does not read the conditioning slot codes"):
+            tiny()({"image": Stream(z, t=t)}, cond)
+        plain = tiny()({"image": Stream(z, t=t)}, replace(cond, spatial={})).pred["image"]
         assert torch.equal(codec.net({"image": Stream(z, t=t)}, cond).pred["image"], plain) is alike
         assert torch.equal(codec.net({"image": Stream(z, t=t)}, replace(cond, spatial={})).pred["image"], plain)
 

@@ -68,6 +68,7 @@ class MMDiT(Network):
 
     capabilities = frozenset({"softmax", "joint"})
     inputs = ("image",)
+    slots = frozenset({"text", "pooled"})
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()

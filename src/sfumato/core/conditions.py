@@ -41,6 +41,11 @@ class Conditions:
     spatial: Mapping[str, Tensor] = field(default_factory=dict)
     images: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Every filled slot."""
+        return frozenset().union(self.tokens, self.vectors, self.scalars, self.spatial, self.images)
+
     def to(self, device: torch.device | str) -> Conditions:
         return Conditions(
             {n: Tokens(v.states.to(device), v.keep.to(device)) for n, v in self.tokens.items()},

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .call import Acting, Call, Core, Session, Site, check_policies
 from .conditions import Conditions
+from .errors import UsageError
 from .state import Out, State, Stream
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Rewire(nn.Module):
 class Network(nn.Module):
     """A backbone. `capabilities`: what policies may rely on ("softmax", "joint", ...). `inputs`: names of the streams it takes.
 
+    `slots`: the conditioning slots it reads, all needed; any other is refused unless a door names it in its own `slots`.
+
     `doors`: modules `(State, Conditions, Call | None) -> State` that surgery adds, by name. Each sees the slots once, at the start, and
     brings in what the grafted parts of the program read: a stream, or an entry of `State.cond`. A door whose slot is absent leaves the
     State alone.
@@ -170,6 +173,7 @@ class Network(nn.Module):
 
     capabilities: frozenset[str] = frozenset()
     inputs: tuple[str, ...] = ("image",)
+    slots: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,11 +200,21 @@ class Network(nn.Module):
             item.index = index  # type: ignore[assignment]
 
     def start(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> State:
-        """The State that enters the program."""
+        """The State that enters the program. Raises `UsageError` on a missing slot and on one that nothing here reads."""
+        self._check_slots(cond)
         state = State(self.embed(streams, cond, call), self.condition(streams, cond, call))
         for door in self.doors.values():
             state = door(state, cond, call)
         return state
+
+    def _check_slots(self, cond: Conditions) -> None:
+        optional = frozenset().union(*(getattr(door, "slots", ()) for door in self.doors.values()))
+        for kind, names in (("needs", self.slots - cond.names), ("does not read", cond.names - self.slots - optional)):
+            if names:
+                raise UsageError(
+                    f"{type(self).__name__} {kind} the conditioning slot {', '.join(sorted(names))}",
+                    f"it reads {', '.join(sorted(self.slots | optional)) or 'none'}",
+                )
 
     def run(self, state: State, a: int, b: int, call: Call | None = None) -> State:
         """Items a … b − 1."""
