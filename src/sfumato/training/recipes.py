@@ -33,7 +33,7 @@ from .samples import SampleGrid
 
 @dataclass(frozen=True)
 class CodecRecipe:
-    """`batch` pictures a step. The defaults are those of the shipped codec."""
+    """`batch` pictures a step. The defaults are where the shipped codec's run ended; docs/models.md says what changed on the way."""
 
     shape: KLConfig = field(default_factory=KLConfig)
     task: CodecTaskConfig = field(default_factory=lambda: CodecTaskConfig(crop=64, crop_steps=1950))
@@ -49,7 +49,7 @@ class CodecRecipe:
 class ModelRecipe:
     """`forms`: how often each caption form of the source is drawn (bare label, label + style, a drawing of, label + tags, a sentence).
 
-    The defaults are those of the shipped model.
+    The defaults are where the shipped model's run ended; docs/models.md says what changed on the way.
     """
 
     shape: MMDiTConfig = field(default_factory=MMDiTConfig)
