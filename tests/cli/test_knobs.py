@@ -108,7 +108,7 @@ def test_quiet_hides_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 # How each field of a config shows: in the network's weights, the optimizer's groups, the learning rate, or in what is drawn.
 MMDIT: dict[str, Any] = {
     "depth": 4, "width": 48, "heads": 4, "channels": 8, "patch": 1, "text_width": 16, "pooled_width": 8, "mlp_ratio": 2,
-    "qk_norm": False, "base_grid": 8,
+    "qk_norm": False, "base_grid": 8, "positions": "span",
 }  # fmt: skip
 DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0}
 
@@ -147,7 +147,7 @@ OTHER_TESTS: dict[str, dict[str, str]] = {
         ("accumulate", "clip", "ema", "precision", "device", "log_every", "sample_every", "checkpoint_seconds"), "tests/training"
     ),
     "CodecRecipe": {"shape": "test_every_field_of_the_codec", "task": "tests/training"},
-    "ModelRecipe": dict.fromkeys(("shape", "time_law", "defaults"), "tests/training"),
+    "ModelRecipe": dict.fromkeys(("shape", "time_law", "small", "defaults"), "tests/training"),
 }
 
 
@@ -214,9 +214,9 @@ TRAIN: dict[str, tuple[Any, str]] = {
     "seed": (9, "train.seed"),
 }  # fmt: skip
 MODEL = {
-    "depth": (2, "shape.depth"), "width": (100, "shape.width"), "heads": (4, "shape.heads"), "forms": ((1.0,), "forms"),
+    "depth": (2, "shape.depth"), "width": (128, "shape.width"), "heads": (2, "shape.heads"), "forms": ((1.0,), "forms"),
     "optimizer": ("adamw", "train.optimizer.name"), "muon_lr": (0.5, "train.optimizer.muon_lr"),
-    "sample_every": (3, "train.sample_every"),
+    "sample_every": (3, "train.sample_every"), "small_steps": (3, "small.steps"),
 }  # fmt: skip
 # Options that name places or the machine: (where they bite).
 PLACES = {

@@ -16,14 +16,19 @@ from sfumato.core.config import to_dict
 from sfumato.pipelines import Defaults
 from sfumato.training.codec import CodecTaskConfig
 from sfumato.training.loop import TrainConfig
-from sfumato.training.recipes import CodecRecipe, ModelRecipe
+from sfumato.training.recipes import CodecRecipe, ModelRecipe, Small
 
 from .conftest import Cli
 
 QUICK = TrainConfig(steps=2, precision="fp32", ema=0.5)
 CODEC = CodecRecipe(KLConfig(channels=(8, 8, 8, 16), latent=4), CodecTaskConfig(), 2, QUICK)
 MODEL = ModelRecipe(
-    MMDiTConfig(depth=2, width=32, heads=2, base_grid=2), forms=(1.0,), batch=2, defaults=Defaults(size=(32, 32), steps=2), train=QUICK
+    MMDiTConfig(depth=2, width=32, heads=2, base_grid=2),
+    forms=(1.0,),
+    small=Small(16, 1, 3),
+    batch=2,
+    defaults=Defaults(size=(32, 32), steps=2),
+    train=QUICK,
 )
 
 
@@ -56,6 +61,8 @@ def test_codec_then_model_then_a_picture(cli: Cli, drawings: Path) -> None:
     assert (ran.code, ran.out) == (0, "model/pipeline\n"), ran.err
     more = cli(*model, "--name", "squares", "--steps", 3, "--overwrite")
     assert more.code == 0 and "going on from model/step-00000002" in more.err, more.err
+    short = cli(*model[:6], "--out", "short", *model[8:], "--steps", 1)
+    assert short.code == 2 and "the first 1 steps see 16-pixel pictures" in short.err, short.err
     other = cli(*model, "--lr", 0.5, "--overwrite")
     assert other.code == 2 and "train.optimizer.lr" in other.err
 

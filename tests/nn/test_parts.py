@@ -11,7 +11,7 @@ from sfumato.nn.linear import Linear, name_linears
 from sfumato.nn.mlp import MLP
 from sfumato.nn.modulation import Modulation, modulate
 from sfumato.nn.norms import LayerNorm, RMSNorm
-from sfumato.nn.positions import centred_coordinates, sincos_2d
+from sfumato.nn.positions import centred_coordinates, sincos_2d, spanning_coordinates
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
@@ -45,6 +45,15 @@ def test_other_aspects_are_crops_of_one_plane():
     assert centred_coordinates(8, 4).tolist() == [-2, -1, 0, 1, 2, 3, 4, 5]
     # The sheet's formula, (p − (h_max − s) / 2) · 256 / S with S = 256 and s = 16.
     assert torch.equal(centred_coordinates(24, 16), torch.arange(24) - 4.0)
+
+
+@given(base=st.integers(1, 16), factor=st.integers(1, 4))
+def test_spanning_positions_agree_on_places(base: int, factor: int):
+    """A cell of the coarse grid lies in the middle of the fine cells that it covers, and the training size has whole numbers."""
+    fine = spanning_coordinates(base * factor, base).view(base, factor)
+    torch.testing.assert_close(fine.mean(1), spanning_coordinates(base, base))
+    assert spanning_coordinates(base, base).tolist() == list(range(base))
+    assert torch.equal(sincos_2d(base, base, 16, base, "span"), sincos_2d(base, base, 16, base))
 
 
 def test_every_position_is_distinct():

@@ -17,7 +17,7 @@ from sfumato.core.errors import ConfigError, DataError
 from sfumato.core.rng import Draws
 from sfumato.core.task import Phase
 from sfumato.objectives.denoising import Denoising
-from sfumato.training.batches import Columns
+from sfumato.training.batches import Columns, Staged
 from sfumato.training.codec import CodecTask, CodecTaskConfig
 from sfumato.training.diffusion import DiffusionTask, LatentStream
 from sfumato.training.loop import train
@@ -82,6 +82,14 @@ def test_latents_keep_their_own_captions_and_batches_share_a_form():
         forms.add(matches.index(True))
         assert torch.equal(batch["latents"], latents().batch(index)["latents"])
     assert forms == {0, 1}
+
+
+def test_a_curriculum_is_its_stages_one_after_the_other():
+    first, then = latents(), LatentStream(torch.ones(4, 4, 8, 8), torch.arange(8).view(4, 2), table([1] * 8), (0.0, 1.0), 2, 0)
+    staged = Staged(first, 3, then)
+    for index in range(6):
+        expected = first.batch(index) if index < 3 else then.batch(index - 3)
+        assert torch.equal(staged.batch(index)["latents"], expected["latents"])
 
 
 def test_a_form_of_weight_zero_is_never_drawn():

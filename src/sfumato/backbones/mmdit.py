@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,8 @@ class MMDiTConfig:
     """Shape of an MM-DiT. SD3's MMDiT(d): depth d, width 64 d, heads d.
 
     channels: of a latent.   patch: latent cells per token side.   text_width, pooled_width: of the conditioning slots "text" and "pooled".
-    base_grid: token rows of a square training picture, where positions are centred.
+    base_grid: token rows of a square training picture.   positions: where the tokens of other sizes lie on its plane, "crop" (SD3: unit
+    steps about the same middle) or "span" (all sizes cover it).
     """
 
     depth: int = 8
@@ -52,6 +53,7 @@ class MMDiTConfig:
     mlp_ratio: int = 4
     qk_norm: bool = True
     base_grid: int = 8
+    positions: Literal["crop", "span"] = "crop"
 
     def __post_init__(self) -> None:
         if min(self.depth, self.width, self.heads, self.channels, self.patch) < 1:
@@ -97,7 +99,7 @@ class MMDiT(Network):
         grid = self.grid(latents.shape[-2], latents.shape[-1])
         dtype = self.text.weight.dtype
         # The table is added in fp32 so that autocast cannot round it.
-        table = sincos_2d(*grid, self.config.width, self.config.base_grid).to(latents.device)
+        table = sincos_2d(*grid, self.config.width, self.config.base_grid, self.config.positions).to(latents.device)
         image = self.patch(latents.to(dtype)).float() + table
         text = cond.tokens["text"]
         out = {

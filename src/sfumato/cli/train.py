@@ -127,6 +127,8 @@ class TrainModel(Train):
     optimizer: Annotated[Literal["adamw", "muon"] | None, unset("the recipe's")] = None
     # Peak learning rate of Muon.
     muon_lr: Annotated[float | None, unset("the recipe's")] = None
+    # The first steps, on pictures of half the size; 0 = none.
+    small_steps: Annotated[int | None, unset("the recipe's")] = None
     # Steps between sample grids in OUT/samples; 0 = none.
     sample_every: Annotated[int | None, unset("the recipe's")] = None
 
@@ -156,7 +158,8 @@ class TrainModel(Train):
         if self.sample_every is not None:
             train = replace(train, sample_every=self.sample_every)
         forms = recipe.forms if self.forms is None else self.forms
-        return replace(recipe, shape=replace(recipe.shape, **shape), train=train, forms=forms)
+        small = recipe.small if self.small_steps is None else replace(recipe.small, steps=self.small_steps)
+        return replace(recipe, small=small, shape=replace(recipe.shape, **shape), train=train, forms=forms)
 
 
 @dataclass(frozen=True, kw_only=True)

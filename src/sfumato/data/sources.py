@@ -9,6 +9,7 @@ A broken picture or caption is left out when the source is opened, with its reas
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +59,14 @@ class Source:
         self._records, self._rows, self.size, self.background = records, list(rows), size, background
         self.excluded = MappingProxyType(dict(excluded))
         self.quarantine: list[Broken] = []
+
+    def at(self, size: int) -> Source:
+        """The same rows as pictures of `size` x `size`."""
+        if size < 1:
+            raise UsageError(f"size {size}", "at least 1 pixel")
+        resized = copy.copy(self)
+        resized.size = size
+        return resized
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -48,3 +49,15 @@ class Columns:
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
             self._orders[epoch] = torch.randperm(self.rows, generator=generator((self.seed, "epoch", epoch)))
         return self._orders[epoch]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """`first` for the first `steps` batches, `then` from its own beginning afterwards: a curriculum that stays a function of the index."""
+
+    first: Stream
+    steps: int
+    then: Stream
+
+    def batch(self, index: int) -> Mapping[str, Any]:
+        return self.first.batch(index) if index < self.steps else self.then.batch(index - self.steps)

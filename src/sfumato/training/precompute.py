@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,23 +29,31 @@ class Precomputed:
 
 
 def precompute(source: Source, codec: KLCodec, encoder: TextEncoder, cache: Path, batch: int = 64) -> Precomputed:
-    """Encode every picture and every distinct caption of `source`; a cache file of the same pictures, captions and weights is reused."""
-    captions = _captions(source)
-    path = cache / f"precomputed-{_key(source, captions, codec, encoder)}.safetensors"
+    """Encode every picture and every distinct caption of `source`; cache files of the same pictures, captions and weights are reused."""
+    numbers, table = encoded_captions(source, encoder, cache, batch)
+    return Precomputed(encoded_pictures(source, codec, cache, batch), numbers, table)
+
+
+def encoded_pictures(source: Source, codec: KLCodec, cache: Path, batch: int = 64) -> Tensor:
+    """Latents (N, C, h, w) fp16 of all pictures, from `cache` where it has them."""
+    path = cache / f"latents-{_pictures_key(source, codec)}.safetensors"
     if not path.is_file():
-        distinct = sorted({text for row in captions for text in row})
-        number = {text: i for i, text in enumerate(distinct)}
+        write_tensors(path, {"latents": encode_pictures(source.images(), codec, batch)})
+    return read_tensors(path)["latents"]
+
+
+def encoded_captions(source: Source, encoder: TextEncoder, cache: Path, batch: int = 64) -> tuple[Tensor, TextTable]:
+    """(N, forms) caption numbers and the table they point into, from `cache` where it has them."""
+    captions = _captions(source)
+    distinct = sorted({text for row in captions for text in row})
+    path = cache / f"captions-{_digest(encoder.name, distinct)}.safetensors"
+    if not path.is_file():
         table = encode_captions(distinct, encoder, batch)
-        content = {
-            "latents": encode_pictures(source.images(), codec, batch),
-            "captions": torch.tensor([[number[text] for text in row] for row in captions]),
-            "states": table.states,
-            "offsets": table.offsets,
-            "pooled": table.pooled,
-        }
-        write_tensors(path, content)
+        write_tensors(path, {"states": table.states, "offsets": table.offsets, "pooled": table.pooled})
     saved = read_tensors(path)
-    return Precomputed(saved["latents"], saved["captions"], TextTable(saved["states"], saved["offsets"], saved["pooled"]))
+    number = {text: i for i, text in enumerate(distinct)}
+    numbers = torch.tensor([[number[text] for text in row] for row in captions])
+    return numbers, TextTable(saved["states"], saved["offsets"], saved["pooled"])
 
 
 @torch.no_grad()
@@ -79,11 +88,13 @@ def _captions(source: Source) -> list[tuple[str, ...]]:
     return [row + row[:1] * (forms - len(row)) for row in rows]
 
 
-def _key(source: Source, captions: Sequence[Sequence[str]], codec: KLCodec, encoder: TextEncoder) -> str:
-    digest = hashlib.sha256(
-        json.dumps([encoder.name, list(source.column("id")), captions, source.size, dict(codec.autoencoder.config)], default=str).encode()
-    )
+def _pictures_key(source: Source, codec: KLCodec) -> str:
+    weights = hashlib.sha256()
     for name, tensor in sorted(codec.state_dict().items()):
-        if "encoder" in name:
-            digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+        if "decoder" not in name:
+            weights.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    return _digest(list(source.column("id")), source.size, dict(codec.autoencoder.config), weights.hexdigest())
+
+
+def _digest(*content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]

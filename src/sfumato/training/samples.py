@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +24,14 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class SampleGrid:
-    """A loop's sampler: draws `prompts` with `pipe` as it stands and writes `folder/samples/step-N.png`."""
+    """A loop's sampler: draws `prompts` with `pipe` as it stands, at the `size` of a step, and writes `folder/samples/step-N.png`."""
 
     pipe: TextToImage
+    size: Callable[[int], tuple[int, int]]
     prompts: tuple[str, ...] = PROMPTS
     seed: int = 0
 
     def __call__(self, folder: Path, step: int) -> None:
-        pictures = self.pipe(self.prompts, seed=self.seed)
+        pictures = self.pipe(self.prompts, seed=self.seed, size=self.size(step))
         sheet = contact_sheet(list(pictures), list(self.prompts), columns=4)
         write_with(folder / "samples" / f"step-{step:06d}.png", lambda path: sheet.save(path, "PNG"))
