@@ -55,10 +55,11 @@ class Identity(Session):
         return run(state, a, b)
 
 
-def batch(rows: slice = slice(None)) -> tuple[dict[str, Stream], Conditions]:
-    """Four rows of picture and text, with padding. A family that needs more slots adds them here."""
-    streams = image(4)
-    return {n: Stream(s.x[rows], t=s.t[rows]) for n, s in streams.items()}, conditions([5, 3, 4, 1]).rows(rows)
+def batch(net: Network, rows: slice = slice(None)) -> tuple[dict[str, Stream], Conditions]:
+    """Four rows of picture and text, with padding, in the slots that the network reads. A family that needs more slots adds them here."""
+    streams, cond = image(4), conditions([5, 3, 4, 1])
+    cond = Conditions({n: v for n, v in cond.tokens.items() if n in net.slots}, {n: v for n, v in cond.vectors.items() if n in net.slots})
+    return {n: Stream(s.x[rows], t=s.t[rows]) for n, s in streams.items()}, cond.rows(rows)
 
 
 def built(family: str, weights: Path | None) -> Network:
@@ -71,7 +72,7 @@ def built(family: str, weights: Path | None) -> Network:
 
 def asked(net: Network, policy: Session | None, rows: slice = slice(None)) -> Answer:
     """Predictions `pred.*` of the rows and gradients `grad.*` of their mean square."""
-    streams, cond = batch(rows)
+    streams, cond = batch(net, rows)
     pred = net(streams, cond, None if policy is None else Call((policy,), t=streams["image"].t)).pred
     sum(p.square().mean() for p in pred.values()).backward()
     grads = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}

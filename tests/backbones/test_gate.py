@@ -74,5 +74,5 @@ def test_blocks_of_one_kind_are_compiled_once() -> None:
     net.compile_blocks("eager")
     before = counters["stats"]["unique_graphs"]
     with torch.no_grad():
-        net(*batch())
+        net(*batch(net))
     assert counters["stats"]["unique_graphs"] - before == 2, "blocks, and the last one"

@@ -1,4 +1,4 @@
-"""The exact checks of the SD3 sheet, and parity with diffusers' SD3Transformer2DModel."""
+"""The exact checks of the SD3 sheet; parity with diffusers stands in test_checkpoints.py."""
 
 import pytest
 import torch
@@ -9,9 +9,8 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from sfumato.backbones.mmdit import JointBranch, MLPBranch, MMDiT, MMDiTConfig
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.errors import ConfigError, UsageError
-from sfumato.core.state import Stream
+from sfumato.core.state import State, Stream
 from sfumato.nn.modulation import modulate
-from sfumato.nn.positions import sincos_2d
 
 
 @pytest.mark.parametrize(
@@ -149,81 +148,24 @@ def test_other_aspects_run_and_a_missing_time_is_told():
         mmdit()({"image": type(streams["image"])(streams["image"].x)}, conditions([2, 3]))
 
 
-@pytest.mark.parametrize("wrong", [{"depth": 0}, {"width": 30}, {"heads": 5}, {"patch": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 0}, {"width": 30}, {"heads": 5}, {"patch": 0}, {"dual": (8,)}, {"table_grid": 9, "positions": "span"}]
+)
 def test_impossible_shapes_are_refused(wrong: dict[str, int]):
     with pytest.raises(ConfigError):
         MMDiTConfig(**{"width": 32, "heads": 2, **wrong})
 
 
-def to_diffusers(net: MMDiT) -> dict[str, Tensor]:
-    """Our weights under diffusers' names."""
-    ours = net.state_dict()
-    theirs: dict[str, Tensor] = {}
-
-    def copy(name: str, *sources: str, order: slice = slice(None)) -> None:
-        for kind in ("weight", "bias"):
-            theirs[f"{name}.{kind}"] = torch.cat([torch.cat(list(ours[f"{s}.{kind}"].chunk(2))[order]) for s in sources])
-
-    # AdaLayerNormContinuous holds (scale, shift), the original and ours (shift, scale).
-    swapped = slice(None, None, -1)
-    copy("pos_embed.proj", "patch.proj")
-    copy("context_embedder", "text")
-    for theirs_name, name in (("timestep_embedder", "time.mlp"), ("text_embedder", "pooled")):
-        copy(f"time_text_embed.{theirs_name}.linear_1", f"{name}.up")
-        copy(f"time_text_embed.{theirs_name}.linear_2", f"{name}.down")
-    copy("norm_out.linear", "final_modulation.linear", order=swapped)
-    copy("proj_out", "final")
-    last = len(net.blocks) - 1
-    for i in range(last + 1):
-        block, theirs_block = f"blocks.{i}", f"transformer_blocks.{i}"
-        copy(f"{theirs_block}.norm1.linear", *(f"{block}.{b}.modulation.image.linear" for b in ("attention", "mlp")))
-        if i == last:
-            copy(f"{theirs_block}.norm1_context.linear", f"{block}.attention.modulation.text.linear", order=swapped)
-        else:
-            copy(f"{theirs_block}.norm1_context.linear", *(f"{block}.{b}.modulation.text.linear" for b in ("attention", "mlp")))
-        for stream, names, norms, out, ff in (
-            ("image", "to_{}", ("norm_q", "norm_k"), "to_out.0", "ff"),
-            ("text", "add_{}_proj", ("norm_added_q", "norm_added_k"), "to_add_out", "ff_context"),
-        ):
-            source = f"{block}.attention.core.projections.{stream}"
-            for part in "qkv":
-                copy(f"{theirs_block}.attn.{names.format(part)}", f"{source}.{part}")
-            for part, norm in zip("qk", norms, strict=True):
-                theirs[f"{theirs_block}.attn.{norm}.weight"] = ours[f"{source}.{part}_norm.weight"]
-            if stream == "image" or i < last:
-                copy(f"{theirs_block}.attn.{out}", f"{source}.out")
-                copy(f"{theirs_block}.{ff}.net.0.proj", f"{block}.mlp.core.{stream}.up")
-                copy(f"{theirs_block}.{ff}.net.2", f"{block}.mlp.core.{stream}.down")
-    return theirs
-
-
-@pytest.mark.parametrize("size", [(8, 8), (8, 4)])
-def test_parity_with_diffusers(size: tuple[int, int]):
-    """Same weights, same input, batch 1, relative error at most 1e-5."""
-    from diffusers import SD3Transformer2DModel
-
-    net = mmdit(seed=5)
-    peer = SD3Transformer2DModel(
-        sample_size=8,
-        patch_size=2,
-        in_channels=4,
-        num_layers=3,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=12,
-        caption_projection_dim=32,
-        pooled_projection_dim=6,
-        out_channels=4,
-        pos_embed_max_size=4,
-        qk_norm="rms_norm",
-    ).eval()
-    table = sincos_2d(4, 4, 32, 4)[None]
-    peer.load_state_dict(to_diffusers(net) | {"pos_embed.pos_embed": table}, strict=True)
-    streams, cond = image(1, 4, *size, t=0.37), conditions([7])
-    with torch.no_grad():
-        ours = net(streams, cond).pred["image"]
-        theirs = peer(
-            streams["image"].x, cond.tokens["text"].states, cond.vectors["pooled"], timestep=torch.tensor([370.0]), return_dict=False
-        )[0]
-    error = float((ours - theirs).norm() / theirs.norm())
-    assert error <= 1e-5, f"relative error {error:.2e}"
+def test_the_second_attention_reads_what_the_first_reads_and_sees_no_text():
+    """SD3.5: both branches see the block's input, so closing one leaves the other's delta as it was."""
+    net, plain = mmdit(dual=(0,)), mmdit()
+    plain.load_state_dict({n: p for n, p in net.state_dict().items() if ".picture." not in n})
+    state = net.start(image(1), conditions([5]))
+    site = next(iter(net.sites())).site
+    block = net.blocks[0]
+    both = [block.get_submodule(name)(state, site, None)[0]["image"] for name in ("attention", "picture")]
+    joint = plain.blocks[0].attention(state, site, None)[0]["image"]
+    assert torch.equal(both[0], joint)
+    other = net.start(image(1), conditions([5], seed=9))
+    other = State(other.streams, state.cond)
+    assert torch.equal(block.picture(other, site, None)[0]["image"], both[1])

@@ -43,10 +43,11 @@ def padded(cond: Conditions, fill: float | None = None, more: int = 0) -> Condit
 
 
 def test_a_row_is_itself(family: str) -> None:
-    net, (streams, cond) = built(family, None), batch()
+    net = built(family, None)
+    streams, cond = batch(net)
     together = answer(net, streams, cond)
     for row in range(4):
-        alone = answer(net, *batch(slice(row, row + 1)))
+        alone = answer(net, *batch(net, slice(row, row + 1)))
         assert close({n: p[row : row + 1] for n, p in together.items()}, alone)
     order = torch.tensor([2, 0, 3, 1])
     shuffled = answer(net, {n: Stream(s.x[order], t=s.t[order]) for n, s in streams.items()}, cond.rows(order))
@@ -55,7 +56,8 @@ def test_a_row_is_itself(family: str) -> None:
 
 
 def test_padding_is_silent(family: str) -> None:
-    net, (streams, cond) = built(family, None), batch()
+    net = built(family, None)
+    streams, cond = batch(net)
     plain = answer(net, streams, cond)
     assert close(answer(net, streams, padded(cond, more=7)), plain)
     for garbage in (1.0, -3e38, float("nan"), float("inf")):
@@ -68,7 +70,8 @@ def test_padding_is_silent(family: str) -> None:
 def test_garbage_in_padding_reaches_no_gradient(family: str) -> None:
     found = []
     for garbage in (0.0, float("nan")):
-        net, (streams, cond) = built(family, None), batch()
+        net = built(family, None)
+        streams, cond = batch(net)
         sum(p.square().mean() for p in net(streams, padded(cond, garbage)).pred.values()).backward()
         found.append({n: p.grad for n, p in net.named_parameters()})
     assert all(torch.equal(g, found[1][n]) for n, g in found[0].items() if g is not None)
@@ -96,7 +99,7 @@ def test_loading_is_strict(family: str) -> None:
         assert part in str(caught.value)
     assert all(p.is_meta for p in net.parameters()), "nothing is loaded by halves"
     assign_strictly(net, weights, "here.safetensors")
-    streams, cond = batch()
+    streams, cond = batch(net)
     assert all(torch.equal(p, answer(given, streams, cond)[n]) for n, p in answer(net, streams, cond).items())
 
 
@@ -117,7 +120,8 @@ def test_sites_own_the_parameters(family: str) -> None:
 
 
 def test_taps_return_what_was_asked(family: str) -> None:
-    net, (streams, cond) = built(family, None), batch()
+    net = built(family, None)
+    streams, cond = batch(net)
     site = net.sites()[-1]
     name = f"{site.site}.{site.streams[0]}"
     out = net(streams, cond, Call(taps=frozenset({name})))
@@ -126,7 +130,8 @@ def test_taps_return_what_was_asked(family: str) -> None:
 
 
 def test_what_a_network_lacks_is_refused(family: str) -> None:
-    net, (streams, cond) = built(family, None), batch()
+    net = built(family, None)
+    streams, cond = batch(net)
 
     class Level(Session):
         footprint = Footprint(frozenset({"tokens"}), requires=frozenset({"level"}))
@@ -152,7 +157,7 @@ def test_what_a_network_lacks_is_refused(family: str) -> None:
 @torch.no_grad()
 def test_a_slot_that_is_missing_or_never_read_is_refused(family: str):
     net = built(family, None)
-    streams, cond = batch()
+    streams, cond = batch(net)
     named = sorted(net.slots)[0]
     lacking = replace(
         cond,

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.backbones.mmdit import MMDiT, MMDiTConfig
+from sfumato.backbones import backbones
+from sfumato.backbones.mmdit import MMDiTConfig
+from sfumato.backbones.pixart import PixArtConfig
 from sfumato.cli.data import Emoji
 from sfumato.cli.evaluate import Evaluate
 from sfumato.cli.generate import Generate
@@ -107,31 +109,52 @@ def test_quiet_hides_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 # How each field of a config shows: in the network's weights, the optimizer's groups, the learning rate, or in what is drawn.
 MMDIT: dict[str, Any] = {
-    "depth": 4, "width": 48, "heads": 4, "channels": 8, "patch": 1, "text_width": 16, "pooled_width": 8, "mlp_ratio": 2,
-    "qk_norm": False, "base_grid": 8, "positions": "span",
+    "depth": 4,
+    "width": 48,
+    "heads": 4,
+    "channels": 8,
+    "patch": 1,
+    "text_width": 16,
+    "pooled_width": 8,
+    "mlp_ratio": 2,
+    "qk_norm": False,
+    "base_grid": 8,
+    "positions": "span",
+    "table_grid": 9,
+    "dual": (1,),
+}
+PIXART: dict[str, Any] = {
+    "depth": 4, "width": 48, "heads": 4, "channels": 8, "patch": 1, "text_width": 16, "mlp_ratio": 2, "span": 8.0, "sizes": True,
+    "variance": False, "compress": (1,), "ratio": 1,
 }  # fmt: skip
 DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0}
 
 
-def test_every_field_of_the_network(model: Path) -> None:
-    plain = MMDiTConfig(depth=3, width=32, heads=2, channels=4, text_width=12, pooled_width=6, base_grid=4)
-    missing = {f.name for f in fields(MMDiTConfig)} - set(MMDIT)
-    assert not missing or all(_known_elsewhere(MMDiTConfig, name) for name in missing), missing
-    for name, value in MMDIT.items():
+@pytest.mark.parametrize(
+    ("plain", "knobs"),
+    [
+        (MMDiTConfig(depth=3, width=32, heads=2, channels=4, text_width=12, pooled_width=6, base_grid=4), MMDIT),
+        (PixArtConfig(depth=3, width=24, heads=2, channels=4, text_width=12, span=4.0, compress=(0,)), PIXART),
+    ],
+)
+def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:
+    assert {f.name for f in fields(plain)} == set(knobs)
+    for name, value in knobs.items():
         assert _answer(plain) != _answer(replace(plain, **{name: value})), name
 
 
-def _answer(config: MMDiTConfig) -> tuple[Any, ...]:
-    """The shapes of the weights and what the network says, every weight 0.01."""
+def _answer(config: Any) -> tuple[Any, ...]:
+    """The shapes of the weights and what the network says, every weight drawn from its place in the list."""
     from sfumato.core.conditions import Conditions, Tokens
     from sfumato.core.state import Stream
 
-    net = MMDiT(config)
+    net = next(f for f in map(backbones.get, backbones) if f.config is type(config)).network(config)
     with torch.no_grad():
         for index, parameter in enumerate(net.parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)) * 0.2)
         tokens = Tokens(torch.ones(1, 3, config.text_width), torch.ones(1, 3, dtype=torch.bool))
-        cond = Conditions({"text": tokens}, {"pooled": torch.ones(1, config.pooled_width)})
+        widths = {"pooled": getattr(config, "pooled_width", 0), "sizes": 3}
+        cond = Conditions({"text": tokens}, {n: torch.ones(1, w) for n, w in widths.items() if n in net.slots})
         out = net({"image": Stream(torch.ones(1, config.channels, 4, 4), t=torch.tensor([0.5]))}, cond).pred["image"]
     return tuple(sorted((n, tuple(p.shape)) for n, p in net.named_parameters())), out.flatten()[:4].tolist()
 

@@ -11,7 +11,7 @@ from sfumato.nn.linear import Linear, name_linears
 from sfumato.nn.mlp import MLP
 from sfumato.nn.modulation import Modulation, modulate
 from sfumato.nn.norms import LayerNorm, RMSNorm
-from sfumato.nn.positions import centred_coordinates, sincos_2d, spanning_coordinates
+from sfumato.nn.positions import cropped_coordinates, sincos_2d, spanning_coordinates
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
@@ -42,9 +42,9 @@ def test_other_aspects_are_crops_of_one_plane():
     """A 4 x 8 picture's middle 4 x 4 tokens stand where a square picture's do."""
     square, wide = sincos_2d(4, 4, 16, 4).view(4, 4, 16), sincos_2d(4, 8, 16, 4).view(4, 8, 16)
     torch.testing.assert_close(wide[:, 2:6], square)
-    assert centred_coordinates(8, 4).tolist() == [-2, -1, 0, 1, 2, 3, 4, 5]
+    assert cropped_coordinates(8, 4).tolist() == [-2, -1, 0, 1, 2, 3, 4, 5]
     # The sheet's formula, (p − (h_max − s) / 2) · 256 / S with S = 256 and s = 16.
-    assert torch.equal(centred_coordinates(24, 16), torch.arange(24) - 4.0)
+    assert torch.equal(cropped_coordinates(24, 16), torch.arange(24) - 4.0)
 
 
 @given(base=st.integers(1, 16), factor=st.integers(1, 4))

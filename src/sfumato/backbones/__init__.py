@@ -31,3 +31,4 @@ class Backbones(Registry[Family]):
 
 backbones = Backbones("backbone")
 backbones.lazy("MMDiT", "sfumato.backbones.mmdit:FAMILY")
+backbones.lazy("PixArt", "sfumato.backbones.pixart:FAMILY")

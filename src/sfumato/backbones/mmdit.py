@@ -3,6 +3,7 @@
     c = MLP(sinusoid(1000 t)) + MLP(pooled text)
     x_s += gate_s(c) * Out_s(attention over [image, text] of q_s, k_s, v_s from mod(LN(x_s)))         s = image, text
     x_s += gate'_s(c) * MLP_s(mod'(LN(x_s)))
+    SD3.5: the picture's x_s += also a gated attention over the picture alone, beside the joint one and from the same LN(x_s).
     the last block's text stream only lends its keys and values.
 
 May touch nn/ and core/. Time in [0, 1], 1 = noise; tokens row by row.
@@ -23,7 +24,7 @@ from ..core.errors import ConfigError, UsageError
 from ..core.program import Block, Branch, Network, SiteInfo, Units
 from ..core.state import State, Stream
 from ..nn.attention import AttentionShape, JointAttention
-from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, unpatchify
+from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP
 from ..nn.modulation import Modulation, modulate
@@ -40,7 +41,8 @@ class MMDiTConfig:
 
     channels: of a latent.   patch: latent cells per token side.   text_width, pooled_width: of the conditioning slots "text" and "pooled".
     base_grid: token rows of a square training picture.   positions: where the tokens of other sizes lie on its plane, "crop" (SD3: unit
-    steps about the same middle) or "span" (all sizes cover it).
+    steps about the same middle) or "span" (all sizes cover it).   table_grid: side of the table that "crop" cuts from, over the same plane
+    (0: base_grid).   dual: numbers of the blocks whose picture tokens also attend among themselves (SD3.5).
     """
 
     depth: int = 8
@@ -54,12 +56,18 @@ class MMDiTConfig:
     qk_norm: bool = True
     base_grid: int = 8
     positions: Literal["crop", "span"] = "crop"
+    table_grid: int = 0
+    dual: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.depth, self.width, self.heads, self.channels, self.patch) < 1:
             raise ConfigError(f"sizes of an MM-DiT are at least 1: {self}")
         if self.width % self.heads or self.width % 4:
             raise ConfigError(f"width is {self.width}", f"a multiple of 4 and of the number of heads, {self.heads}")
+        if self.table_grid and self.positions != "crop":
+            raise ConfigError(f"table_grid is {self.table_grid} and positions {self.positions!r}", "only 'crop' cuts from a table")
+        if outside := [i for i in self.dual if not 0 <= i < self.depth]:
+            raise ConfigError(f"dual names the blocks {outside}", f"blocks are 0 to {self.depth - 1}")
 
 
 class MMDiT(Network):
@@ -83,7 +91,7 @@ class MMDiT(Network):
         self.final_norm = LayerNorm(width)
         self.final_modulation = Modulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels, "head")
-        self.set_program([_block(config, last=i == config.depth - 1) for i in range(config.depth)])
+        self.set_program([_block(config, i) for i in range(config.depth)])
         _initialise(self)
         name_linears(self)
 
@@ -96,10 +104,10 @@ class MMDiT(Network):
 
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
         latents = streams["image"].x
-        grid = self.grid(latents.shape[-2], latents.shape[-1])
+        grid = token_grid(latents, self.config.patch)
         dtype = self.text.weight.dtype
         # The table is added in fp32 so that autocast cannot round it.
-        table = sincos_2d(*grid, self.config.width, self.config.base_grid, self.config.positions).to(latents.device)
+        table = sincos_2d(*grid, self.config.width, self.config.base_grid, self.config.positions, self.config.table_grid).to(latents.device)
         image = self.patch(latents.to(dtype)).float() + table
         text = cond.tokens["text"]
         out = {
@@ -119,16 +127,6 @@ class MMDiT(Network):
         states = states.to(dtype) if keep is None else states.to(dtype).masked_fill(~keep[..., None], 0.0)
         return self.text(states, call).to(dtype)
 
-    def grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """Token rows and columns of a latent; `UsageError` naming the nearest size when the patch does not divide it."""
-        patch = self.config.patch
-        if rows % patch or columns % patch:
-            nearest = tuple(max(patch, round(n / patch) * patch) for n in (rows, columns))
-            raise UsageError(
-                f"a latent of {rows} x {columns} does not divide into patches of {patch}", f"the nearest is {nearest[0]} x {nearest[1]}"
-            )
-        return rows // patch, columns // patch
-
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         shift, scale = self.final_modulation(state.cond["c"], call)
         tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
@@ -137,18 +135,14 @@ class MMDiT(Network):
         return {"image": unpatchify(tokens, grid, self.config.patch)}
 
 
-class JointBranch(Branch):
-    """Attention over image and texts. A silent stream is modulated by shift and scale only and gets no output."""
+class AttentionBranch(Branch):
+    """Attention over `streams`. A silent one is modulated by shift and scale only and gets no output."""
 
-    name = "attention"
-    streams = STREAMS
-
-    def __init__(self, config: MMDiTConfig, last: bool) -> None:
+    def __init__(self, config: MMDiTConfig, silent: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.norm = LayerNorm(config.width)
-        self.modulation = nn.ModuleDict({s: Modulation(config.width, 2 if last and s == "text" else 3) for s in STREAMS})
-        shape = AttentionShape(config.width, config.heads, config.qk_norm)
-        self.core = JointAttention(shape, STREAMS, silent=frozenset({"text"}) if last else frozenset())
+        self.modulation = nn.ModuleDict({s: Modulation(config.width, 2 if s in silent else 3) for s in self.streams})
+        self.core = JointAttention(AttentionShape(config.width, config.heads, config.qk_norm), self.streams, silent)
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return _modulated(self.modulation, self.norm, state, call)
@@ -159,19 +153,36 @@ class JointBranch(Branch):
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
-        heads = {s: self.core._of(s) for s in STREAMS}
+        heads = {s: self.core._of(s) for s in self.streams}
         width, count = heads["image"].q.in_features, heads["image"].heads
         each = width // count
-        slices = {f"{prefix}.core.projections.{s}.{p}.weight": (0, each) for s in STREAMS for p in ("q", "k", "v")}
-        slices |= {f"{prefix}.core.projections.{s}.{p}.bias": (0, each) for s in STREAMS for p in ("q", "k", "v")}
-        slices |= {f"{prefix}.core.projections.{s}.out.weight": (1, each) for s in STREAMS if heads[s].out is not None}
+        slices = {f"{prefix}.core.projections.{s}.{p}.weight": (0, each) for s in heads for p in ("q", "k", "v")}
+        slices |= {f"{prefix}.core.projections.{s}.{p}.bias": (0, each) for s in heads for p in ("q", "k", "v")}
+        slices |= {f"{prefix}.core.projections.{s}.out.weight": (1, each) for s in heads if heads[s].out is not None}
 
         def cost(tokens: Mapping[str, int]) -> int:
-            total = sum(tokens[s] for s in STREAMS)
-            linear = sum(tokens[s] * width * width * (4 if heads[s].out is not None else 3) for s in STREAMS)
+            total = sum(tokens[s] for s in heads)
+            linear = sum(tokens[s] * width * width * (4 if heads[s].out is not None else 3) for s in heads)
             return linear + 2 * total * total * width
 
         return SiteInfo(site, self.streams, info.parameters, (Units("heads", count, slices),), cost)
+
+
+class JointBranch(AttentionBranch):
+    """Over image and texts; the last block's text is silent."""
+
+    name = "attention"
+    streams = STREAMS
+
+    def __init__(self, config: MMDiTConfig, last: bool) -> None:
+        super().__init__(config, frozenset({"text"}) if last else frozenset())
+
+
+class PictureBranch(AttentionBranch):
+    """SD3.5's second attention, over the image alone."""
+
+    name = "picture"
+    streams = ("image",)
 
 
 class MLPBranch(Branch):
@@ -224,8 +235,11 @@ def _modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State, call: C
     return inputs, gates
 
 
-def _block(config: MMDiTConfig, last: bool) -> Block:
-    return Block(JointBranch(config, last), MLPBranch(config, ("image",) if last else STREAMS))
+def _block(config: MMDiTConfig, index: int) -> Block:
+    last = index == config.depth - 1
+    joint = JointBranch(config, last)
+    attention = (joint, PictureBranch(config)) if index in config.dual else joint
+    return Block(attention, MLPBranch(config, ("image",) if last else STREAMS))
 
 
 def _initialise(net: MMDiT) -> None:

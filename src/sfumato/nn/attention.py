@@ -1,4 +1,6 @@
-"""Joint attention over streams with separate weights per role (MM-DiT; Esser et al., arXiv 2403.03206, section 4)."""
+"""Attention cores: over joined streams with separate weights per role (MM-DiT; Esser et al., arXiv 2403.03206, section 4), and from one
+stream to another.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
-from ..core.attention import Attend, Heads, Plan, attend
+from ..core.attention import Attend, Group, Heads, Plan, attend
 from ..core.call import Call, Session, Site
-from ..core.state import State
+from ..core.errors import UsageError
+from ..core.state import State, Stream
 from .linear import Linear
 from .norms import RMSNorm
 
@@ -24,10 +29,40 @@ class AttentionShape:
     qk_norm: bool = True
 
 
-class Projections(nn.Module):
-    """One role's q, k, v and output Linears and its q/k norms. `output` False: read by others, gives nothing (SD3's last text stream)."""
+class Reducer(nn.Module):
+    """Keys or values of a token grid, `ratio` x `ratio` to one: depth-wise convolution, then LayerNorm (PixArt-Sigma, arXiv 2403.04692).
 
-    def __init__(self, shape: AttentionShape, output: bool = True) -> None:
+    One reducer serves keys and values. It starts as the average, so that a trained network keeps working ("Conv Avg").
+    """
+
+    def __init__(self, width: int, ratio: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, ratio, ratio, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.ratio = ratio
+        nn.init.constant_(self.conv.weight, 1.0 / ratio**2)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """(B, N, D) to (B, N / ratio^2, D). `UsageError` when the grid does not divide: a strided convolution would drop its edge."""
+        if any(side % self.ratio for side in grid):
+            raise UsageError(
+                f"a grid of {grid[0]} x {grid[1]} tokens does not divide by {self.ratio}",
+                f"sides that are multiples of {self.ratio} tokens",
+            )
+        tokens = self.conv(x.transpose(1, 2).unflatten(2, grid)).flatten(2).transpose(1, 2)
+        with torch.autocast(x.device.type, enabled=False):
+            return layer_norm(tokens, self.norm.normalized_shape, self.norm.weight.to(tokens), self.norm.bias.to(tokens), self.norm.eps)
+
+
+class Projections(nn.Module):
+    """One role's q, k, v and output Linears and its q/k norms. `output` False: read by others, gives nothing (SD3's last text stream).
+
+    `ratio` > 1: keys and values are reduced by that much each way before they are split into heads.
+    """
+
+    def __init__(self, shape: AttentionShape, output: bool = True, ratio: int = 1) -> None:
         super().__init__()
         self.heads = shape.heads
         self.q = Linear(shape.width, shape.width, "q")
@@ -37,28 +72,30 @@ class Projections(nn.Module):
         head = shape.width // shape.heads
         self.q_norm = RMSNorm(head) if shape.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head) if shape.qk_norm else nn.Identity()
+        self.reduce = Reducer(shape.width, ratio) if ratio > 1 else None
 
-    def project(self, x: Tensor, keep: Tensor | None, pos: Tensor | None, call: Call | None) -> Heads:
-        q, k, v = (layer(x, call).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+    def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
+        q, k, v = (layer(x, call) for layer in (self.q, self.k, self.v))
+        if self.reduce is not None:
+            if stream.grid is None or stream.keep is not None or stream.pos is not None:
+                raise UsageError("keys and values are reduced on a whole grid of tokens", "a stream with a grid, without mask or positions")
+            k, v = self.reduce(k, stream.grid).to(v.dtype), self.reduce(v, stream.grid).to(v.dtype)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         # Norms may come back in fp32 under autocast; attention wants one type.
-        return Heads(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, keep, pos)
+        return Heads(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, stream.keep, stream.pos)
 
 
 class JointAttention(nn.Module):
     """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections."""
 
-    def __init__(self, shape: AttentionShape, roles: tuple[str, ...], silent: frozenset[str] = frozenset()) -> None:
+    def __init__(self, shape: AttentionShape, roles: tuple[str, ...], silent: frozenset[str] = frozenset(), ratio: int = 1) -> None:
         super().__init__()
-        self.projections = nn.ModuleDict({r: Projections(shape, output=r not in silent) for r in roles})
+        self.projections = nn.ModuleDict({r: Projections(shape, r not in silent, ratio) for r in roles})
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
-        heads = {n: own[n].project(x, streams[n].keep, streams[n].pos, call) for n, x in inputs.items()}
-        compute: Attend = attend
-        if call is not None:
-            for session in call.hooked("attention", site.block):
-                compute = partial(_hooked, session, site, compute, call)
-        mixed = compute(heads, None)
+        heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
+        mixed = _hooks(attend, site, call)(heads, None)
         outputs: dict[str, Tensor] = {}
         for name, x in mixed.items():
             if (out := own[name].out) is not None:
@@ -69,6 +106,53 @@ class JointAttention(nn.Module):
         projections = self.projections[role]
         assert isinstance(projections, Projections)
         return projections
+
+
+class CrossAttention(nn.Module):
+    """One stream's queries against another stream's keys and values, `source`, which is read as it is and not changed.
+
+    A row whose source keeps no token (a dropped prompt) gets zeros.
+    """
+
+    def __init__(self, shape: AttentionShape, source: str, source_width: int) -> None:
+        super().__init__()
+        self.heads, self.source = shape.heads, source
+        self.q = Linear(shape.width, shape.width, "q")
+        self.k = Linear(source_width, shape.width, "k")
+        self.v = Linear(source_width, shape.width, "v")
+        self.out = Linear(shape.width, shape.width, "out")
+
+    def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        source = state.streams[self.source]
+        split = partial(_split, heads=self.heads)
+        k, v = split(self.k(source.x, call)), split(self.v(source.x, call))
+        nothing = k[:, :, :0]
+        heads = {n: Heads(split(self.q(x, call)).to(v.dtype), nothing, nothing, pos=state.streams[n].pos) for n, x in inputs.items()}
+        heads[self.source] = Heads(nothing, k, v, source.keep, source.pos)
+        plan = {n: (Group((self.source,)),) for n in inputs}
+        mixed = _hooks(partial(_planned, plan), site, call)(heads, plan)
+        return {n: self.out(_heard(mixed[n], source.keep).transpose(1, 2).flatten(2), call) for n in inputs}
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _planned(default: Plan, heads: Mapping[str, Heads], plan: Plan | None) -> Mapping[str, Tensor]:
+    return attend(heads, default if plan is None else plan)
+
+
+def _heard(mixed: Tensor, keep: Tensor | None) -> Tensor:
+    """A softmax over no keys is no number."""
+    return mixed if keep is None else mixed.masked_fill(~keep.any(1)[:, None, None, None], 0.0)
+
+
+def _hooks(compute: Attend, site: Site, call: Call | None) -> Attend:
+    """`compute` inside the attention hooks of every session at this site."""
+    if call is not None:
+        for session in call.hooked("attention", site.block):
+            compute = partial(_hooked, session, site, compute, call)
+    return compute
 
 
 def _hooked(session: Session, site: Site, inner: Attend, call: Call, heads: Mapping[str, Heads], plan: Plan | None) -> Mapping[str, Tensor]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
 from ..core.call import Call
+from ..core.errors import UsageError
 from .linear import Linear
 
 
@@ -21,17 +23,20 @@ def sinusoid(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
 
 
 class MLPEmbedding(nn.Module):
-    """Linear, SiLU, Linear: of a time's sinusoid or a pooled vector."""
+    """Linear, SiLU or GELU (tanh), Linear: of a time's sinusoid, a pooled vector or a caption's states."""
 
-    def __init__(self, width_in: int, width: int) -> None:
+    def __init__(self, width_in: int, width: int, activation: Literal["silu", "gelu"] = "silu") -> None:
         super().__init__()
+        self.activation = activation
         self.up = Linear(width_in, width, "embed")
         self.down = Linear(width, width, "embed")
         nn.init.normal_(self.up.weight, std=0.02)
         nn.init.normal_(self.down.weight, std=0.02)
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
-        embedded: Tensor = self.down(silu(self.up(x, call)), call)
+        hidden = self.up(x, call)
+        hidden = silu(hidden) if self.activation == "silu" else gelu(hidden, approximate="tanh")
+        embedded: Tensor = self.down(hidden, call)
         return embedded
 
 
@@ -60,6 +65,17 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)
+
+
+def token_grid(latents: Tensor, patch: int) -> tuple[int, int]:
+    """Token rows and columns of latents (B, C, h, w); `UsageError` naming the nearest size when the patch does not divide them."""
+    rows, columns = latents.shape[-2:]
+    if rows % patch or columns % patch:
+        nearest = tuple(max(patch, round(n / patch) * patch) for n in (rows, columns))
+        raise UsageError(
+            f"a latent of {rows} x {columns} does not divide into patches of {patch}", f"the nearest is {nearest[0]} x {nearest[1]}"
+        )
+    return rows // patch, columns // patch
 
 
 def unpatchify(tokens: Tensor, grid: tuple[int, ...], patch: int) -> Tensor:

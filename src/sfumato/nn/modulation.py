@@ -1,7 +1,10 @@
-"""Adaptive layer norm: shift, scale and gate of a branch from the conditioning vector (adaLN-zero; Peebles and Xie, arXiv 2212.09748)."""
+"""Adaptive layer norm: shift, scale and gate of a branch from the conditioning vector, through a Linear of its own (adaLN-zero;
+Peebles and Xie, arXiv 2212.09748), or through one for all and a small table (adaLN-single; Chen et al., arXiv 2310.00426).
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -22,6 +25,18 @@ class Modulation(nn.Module):
     def forward(self, c: Tensor, call: Call | None = None) -> tuple[Tensor, ...]:
         vectors = self.linear(silu(c), call)
         return (vectors[:, None] if vectors.ndim == 2 else vectors).chunk(self.count, dim=-1)
+
+
+class TableModulation(nn.Module):
+    """`count` vectors of `width`, each a row of a learned table added to a shared projection of the condition."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(count, width) / width**0.5)
+
+    def forward(self, shared: Tensor) -> tuple[Tensor, ...]:
+        """shared (B, count | 1, width) -> vectors (B, 1, width)."""
+        return (self.table + shared).chunk(len(self.table), dim=1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

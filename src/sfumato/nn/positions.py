@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 
-def centred_coordinates(count: int, base: int) -> Tensor:
-    """`count` unit-spaced coordinates whose middle is that of [0, base): SD3's grid, where other aspects are crops of one plane.
+def cropped_coordinates(count: int, base: float, table: int = 0) -> Tensor:
+    """`count` coordinates cut from the middle of a table of `table` entries over [0, base): SD3, where aspects are crops of one plane.
 
-    A square picture of the training size covers 0 … base − 1; a longer side reaches below 0 and beyond base by equal amounts.
+    Without `table` steps are 1: a square picture of the training size covers 0 … base − 1, a longer side reaches beyond both ends.
     """
-    return torch.arange(count, dtype=torch.float32) - (count - base) / 2
+    table = table or int(base)
+    return (torch.arange(count, dtype=torch.float32) + (table - count) // 2) / (table / base)
 
 
-def spanning_coordinates(count: int, base: int) -> Tensor:
+def spanning_coordinates(count: int, base: float) -> Tensor:
     """`count` evenly spaced coordinates that share [0, base) among them: a picture of any size covers the training picture's plane.
 
     Token i of `count` sits where the middle of its cell falls among `base` cells, so that small and large pictures agree on places.
@@ -24,16 +27,26 @@ def spanning_coordinates(count: int, base: int) -> Tensor:
     return (torch.arange(count, dtype=torch.float32) + 0.5) * (base / count) - 0.5
 
 
-COORDINATES = {"crop": centred_coordinates, "span": spanning_coordinates}
+def corner_coordinates(count: int, base: float) -> Tensor:
+    """`count` evenly spaced coordinates from 0 that share [0, base), each side for itself: PixArt's grid. Token 0 is always at 0."""
+    return torch.arange(count, dtype=torch.float32) / (count / base)
+
+
+Coordinates = Literal["crop", "span", "corner"]
 
 
 @lru_cache(maxsize=32)
-def sincos_2d(rows: int, columns: int, width: int, base: int, coordinates: str = "crop") -> Tensor:
+def sincos_2d(rows: int, columns: int, width: int, base: float, coordinates: Coordinates = "crop", table: int = 0) -> Tensor:
     """(rows * columns, width) table: half of the channels encode the column, half the row, each as [sin, cos] (MAE's and DiT's layout).
 
-    `coordinates`: a name in `COORDINATES`.
+    `coordinates`: where the tokens lie; `table`: the side of the table that "crop" cuts from.
     """
-    ys, xs = (COORDINATES[coordinates](count, base) for count in (rows, columns))
+    places: dict[str, Callable[[int, float], Tensor]] = {
+        "crop": partial(cropped_coordinates, table=table),
+        "span": spanning_coordinates,
+        "corner": corner_coordinates,
+    }
+    ys, xs = (places[coordinates](count, base) for count in (rows, columns))
     y, x = torch.meshgrid(ys, xs, indexing="ij")
     return torch.cat([_sincos(x.flatten(), width // 2), _sincos(y.flatten(), width // 2)], dim=1)
 

@@ -1,0 +1,164 @@
+"""Two-way maps between our networks and published weights: per format a table of name rules and one of config fields, no code per tensor.
+
+    theirs  transformer_blocks.{i}.attn1.to_q           a module (all its parameters) or a bare parameter; {i} is a block's number
+    ours    blocks.{i}.attention.core.projections.image.q      several names: theirs is ours joined along dimension 0
+
+Tensors stream one at a time from safetensors shards; nothing in a checkpoint is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.errors import ConfigError, UnknownNameError, WeightsError
+from ...core.registry import Registry
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`theirs` = the tensors of `ours` joined along dimension 0, then its `order` of equal parts (theirs[k] is our part order[k])."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    order: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.order and sorted(self.order) != list(range(len(self.order))):
+            raise ConfigError(f"{self.theirs}: order {self.order} is no permutation")
+
+    def split(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Our tensors from theirs."""
+        if self.order:
+            parts = tensor.chunk(len(self.order))
+            tensor = torch.cat([parts[self.order.index(k)] for k in range(len(parts))])
+        return tensor.chunk(len(self.ours)) if len(self.ours) > 1 else (tensor,)
+
+    def join(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """Their tensor from ours."""
+        tensor = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+        if self.order:
+            parts = tensor.chunk(len(self.order))
+            tensor = torch.cat([parts[k] for k in self.order])
+        return tensor
+
+
+def rule(theirs: str, *ours: str, order: tuple[int, ...] = ()) -> Rule:
+    return Rule(theirs, ours, order)
+
+
+Refine = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One class of diffusers: `rules` for its weights and, for its config, `fields` (their name -> ours) and `fixed` (their name -> the
+    values we compute with; any other value is refused). `derived`: our fields that depend on several of theirs, and back.
+
+    `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.
+    """
+
+    class_name: str
+    family: str
+    rules: Callable[[Any], tuple[Rule, ...]]
+    fields: Mapping[str, str]
+    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    derive: Refine = dict
+    describe: Refine = dict
+    derives: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+
+    def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """Our config's fields. Raises `ConfigError` naming a flag that is unknown or has a value we do not compute with."""
+        known = self.fields.keys() | self.fixed.keys() | self.derives
+        for name, value in theirs.items():
+            if name.startswith("_"):
+                continue
+            if name not in known:
+                raise ConfigError(UnknownNameError(f"field of a {self.class_name} config", name, known).args[0])
+            if name in self.fixed and value not in self.fixed[name]:
+                raise ConfigError(f"{self.class_name} with {name} = {value!r}", f"supported: {', '.join(map(repr, self.fixed[name]))}")
+        return {ours: theirs[name] for name, ours in self.fields.items() if name in theirs} | dict(self.derive(theirs))
+
+    def published(self, ours: Any) -> dict[str, Any]:
+        """Their config of ours, every field written out."""
+        plain = {name: getattr(ours, mine) for name, mine in self.fields.items()} | {name: values[0] for name, values in self.fixed.items()}
+        return {"_class_name": self.class_name, **plain, **self.describe(vars(ours))}
+
+    def to_ours(self, config: Any, theirs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Our names and tensors, one of theirs at a time. Raises `WeightsError` listing the tensors that no rule knows."""
+        table = Table(self.rules(config))
+        strangers: list[str] = []
+        for name in theirs:
+            if name in self.ignored:
+                continue
+            if (found := table.ours(name)) is None:
+                strangers.append(name)
+                continue
+            matched, names = found
+            yield from zip(names, matched.split(theirs[name]), strict=True)
+        if strangers:
+            raise WeightsError(
+                f"{len(strangers)} tensors belong to no part of a {self.class_name}: {', '.join(sorted(strangers)[:5])}",
+                "the checkpoint is of another variant or holds more than the transformer",
+            )
+
+    def to_theirs(self, config: Any, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their names and tensors. Raises `WeightsError` for tensors of ours that their format has no place for."""
+        written: dict[str, Tensor] = {}
+        used: set[str] = set()
+        for each in self.rules(config):
+            for suffix in ("", ".weight", ".bias"):
+                names = tuple(f"{n}{suffix}" for n in each.ours)
+                if all(n in ours for n in names):
+                    written[f"{each.theirs}{suffix}"] = each.join(tuple(ours[n] for n in names))
+                    used |= set(names)
+        if left := sorted(ours.keys() - used):
+            raise WeightsError(f"a {self.class_name} has no place for {', '.join(left[:5])}", "save in sfumato's own format")
+        return written
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rules with block numbers filled in, found by their names."""
+
+    rules: tuple[Rule, ...]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Rule]:
+        return {r.theirs: r for r in self.rules}
+
+    def ours(self, theirs: str) -> tuple[Rule, tuple[str, ...]] | None:
+        """The rule for a tensor of theirs and the names of ours it becomes; None when no rule knows it."""
+        stem, _, suffix = theirs.rpartition(".")
+        for name, end in ((theirs, ""), (stem, f".{suffix}")):
+            if (found := self._by_name.get(name)) is not None:
+                return found, tuple(n + end for n in found.ours)
+        return None
+
+
+def numbered(rules: tuple[Rule, ...], count: int, mark: str = "{i}") -> tuple[Rule, ...]:
+    """Each rule once per block, `{i}` replaced by its number."""
+
+    def fill(text: str, i: int) -> str:
+        return text.replace(mark, str(i))
+
+    return tuple(Rule(fill(r.theirs, i), tuple(fill(o, i) for o in r.ours), r.order) for i in range(count) for r in rules)
+
+
+formats: Registry[Format] = Registry("diffusers class")
+formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:FORMAT")
+formats.lazy("SD3Transformer2DModel", "sfumato.backbones.checkpoints.mmdit:FORMAT")
+
+
+def of_family(family: str) -> Format:
+    """The format a family is published in. Raises `UnknownNameError` listing those that have one."""
+    found = {formats.get(name).family: formats.get(name) for name in formats}
+    if family not in found:
+        raise UnknownNameError("published family", family, found)
+    return found[family]

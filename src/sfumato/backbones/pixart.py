@@ -1,0 +1,256 @@
+"""PixArt (Chen et al., arXiv 2310.00426; Sigma: arXiv 2403.04692): self-attention, text by cross-attention, one modulation for all blocks.
+
+    c = MLP(sinusoid(1000 t)) [+ sizes]      t0 = Linear(silu(c)), six vectors, the same for every block
+    x += gate * SelfAttention(mod(LN(x)))    mod: rows of the block's table added to t0
+    x += CrossAttention(x, text)             no norm, no gate
+    x += gate' * MLP(mod'(LN(x)))
+
+May touch nn/ and core/. Time in [0, 1], 1 = noise; tokens row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from ..core.call import Call, Site
+from ..core.conditions import Conditions
+from ..core.errors import ConfigError, UsageError
+from ..core.program import Block, Branch, Network, SiteInfo, Units
+from ..core.state import State, Stream
+from ..nn.attention import AttentionShape, CrossAttention, JointAttention
+from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, sinusoid, token_grid, unpatchify
+from ..nn.linear import Linear, name_linears
+from ..nn.mlp import MLP
+from ..nn.modulation import TableModulation, modulate
+from ..nn.norms import LayerNorm
+from ..nn.positions import sincos_2d
+from . import Family
+
+
+@dataclass(frozen=True)
+class PixArtConfig:
+    """Shape of a PixArt; the defaults are PixArt-Sigma-XL's.
+
+    channels: of a latent.   patch: latent cells per token side.   text_width: of the slot "text".   span: every picture's sides cover the
+    positions [0, span).   sizes: reads the slot "sizes" (height, width, aspect ratio of the training picture; PixArt-alpha at 1024).
+    variance: also predicts the reverse process's variance.   compress: numbers of the blocks whose keys and values are reduced by `ratio`
+    each way.
+    """
+
+    depth: int = 28
+    width: int = 1152
+    heads: int = 16
+    channels: int = 4
+    patch: int = 2
+    text_width: int = 4096
+    mlp_ratio: int = 4
+    span: float = 32.0
+    sizes: bool = False
+    variance: bool = True
+    compress: tuple[int, ...] = ()
+    ratio: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.width, self.heads, self.channels, self.patch, self.mlp_ratio, self.ratio) < 1 or self.span <= 0:
+            raise ConfigError(f"sizes of a PixArt are at least 1 and its span is positive: {self}")
+        if self.width % self.heads or self.width % 4 or (self.sizes and self.width % 3):
+            raise ConfigError(f"width is {self.width}", f"a multiple of 4, of the {self.heads} heads" + (" and of 3" if self.sizes else ""))
+        if outside := [i for i in self.compress if not 0 <= i < self.depth]:
+            raise ConfigError(f"compress names the blocks {outside}", f"blocks are 0 to {self.depth - 1}")
+
+
+class PixArt(Network):
+    """Stream in: "image", latents (B, C, h, w) with t (B,). Predicts "image" (B, C, h, w) and, with `variance`, "variance" of that shape.
+
+    Slots: tokens "text" (B, N, text_width); with `sizes`, vector "sizes" (B, 3) in pixels, pixels, height / width.
+    """
+
+    capabilities = frozenset({"softmax", "cross"})
+
+    def __init__(self, config: PixArtConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.slots = frozenset({"text", "sizes"} if config.sizes else {"text"})
+        width = config.width
+        self.patch = PatchEmbedding(config.channels, width, config.patch)
+        self.text = MLPEmbedding(config.text_width, width, "gelu")
+        self.time = TimeEmbedding(width)
+        if config.sizes:
+            self.resolution = MLPEmbedding(256, width // 3)
+            self.aspect = MLPEmbedding(256, width // 3)
+        self.shared = Linear(width, 6 * width, "modulation")
+        self.final_norm = LayerNorm(width)
+        self.final_modulation = TableModulation(width, 2)
+        self.final = Linear(width, config.patch**2 * config.channels * (2 if config.variance else 1), "head")
+        self.set_program([Block(SelfBranch(config, i), CrossBranch(config), MLPBranch(config)) for i in range(config.depth)])
+        _initialise(self)
+        name_linears(self)
+
+    def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
+        t = streams["image"].t
+        if t is None:
+            raise UsageError("the image stream has no noise level t")
+        time = self.time(t, call)
+        c = time
+        if self.config.sizes:
+            features = sinusoid(cond.vectors["sizes"], 256).to(time.dtype)
+            c = time + torch.cat([self.resolution(features[:, :2], call).flatten(1), self.aspect(features[:, 2], call)], dim=1)
+        return {"time": time, "c": c, "t0": self.shared(silu(c), call).unflatten(-1, (6, -1))}
+
+    def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        if strangers := streams.keys() - {"image"}:
+            raise UsageError(f"a PixArt cannot embed the stream {min(strangers)!r}", "it takes the stream 'image'")
+        latents = streams["image"].x
+        grid = token_grid(latents, self.config.patch)
+        dtype = self.shared.weight.dtype
+        table = sincos_2d(*grid, self.config.width, self.config.span, "corner").to(latents.device)
+        image = (self.patch(latents.to(dtype)).float() + table).to(dtype)
+        text = cond.tokens["text"]
+        # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
+        states = text.states.to(dtype) if text.keep is None else text.states.to(dtype).masked_fill(~text.keep[..., None], 0.0)
+        return {
+            "image": Stream(image, grid=grid, t=streams["image"].t),
+            "text": Stream(self.text(states, call).to(dtype), keep=text.keep, update=False),
+        }
+
+    def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
+        shift, scale = self.final_modulation(state.cond["c"][:, None])
+        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
+        grid = state.streams["image"].grid
+        assert grid is not None
+        out = unpatchify(tokens, grid, self.config.patch)
+        return dict(zip(("image", "variance"), out.split(self.config.channels, dim=1), strict=False))
+
+
+class SelfBranch(Branch):
+    name = "attention"
+    streams = ("image",)
+
+    def __init__(self, config: PixArtConfig, index: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm(config.width)
+        self.modulation = TableModulation(config.width, 3)
+        shape = AttentionShape(config.width, config.heads, qk_norm=False)
+        self.ratio = config.ratio if index in config.compress else 1
+        self.core = JointAttention(shape, ("image",), ratio=self.ratio)
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        shift, scale, gate = self.modulation(state.cond["t0"][:, :3])
+        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
+        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
+        return outputs
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        own = self.core._of("image")
+        width, each = own.q.in_features, own.q.in_features // own.heads
+        slices = _head_slices(f"{prefix}.core.projections.image", each)
+        if self.ratio > 1:
+            slices |= {
+                f"{prefix}.core.projections.image.reduce.{n}": (0, each) for n in ("conv.weight", "conv.bias", "norm.weight", "norm.bias")
+            }
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            count = tokens["image"]
+            keys = count // self.ratio**2
+            reducing = 2 * count * width if self.ratio > 1 else 0
+            return 4 * count * width * width + 2 * count * keys * width + reducing
+
+        return SiteInfo(site, self.streams, info.parameters, (Units("heads", own.heads, slices),), cost)
+
+
+class CrossBranch(Branch):
+    name = "cross"
+    streams = ("image",)
+
+    def __init__(self, config: PixArtConfig) -> None:
+        super().__init__()
+        self.core = CrossAttention(AttentionShape(config.width, config.heads, qk_norm=False), "text", config.width)
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {"image": state["image"]}, {}
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
+        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
+        return outputs
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        width, heads = self.core.q.in_features, self.core.heads
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            image, text = tokens["image"], tokens["text"]
+            return 2 * (image + text) * width * width + 2 * image * text * width
+
+        return SiteInfo(site, self.streams, info.parameters, (Units("heads", heads, _head_slices(f"{prefix}.core", width // heads)),), cost)
+
+
+class MLPBranch(Branch):
+    name = "mlp"
+    streams = ("image",)
+
+    def __init__(self, config: PixArtConfig) -> None:
+        super().__init__()
+        self.norm = LayerNorm(config.width)
+        self.modulation = TableModulation(config.width, 3)
+        self.core = MLP(config.width, config.mlp_ratio * config.width)
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        shift, scale, gate = self.modulation(state.cond["t0"][:, 3:])
+        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        return {"image": self.core(inputs["image"], call)}
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        width, hidden = self.core.up.in_features, self.core.up.out_features
+        slices = {f"{prefix}.core.up.weight": (0, 1), f"{prefix}.core.up.bias": (0, 1), f"{prefix}.core.down.weight": (1, 1)}
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            return 2 * tokens["image"] * width * hidden
+
+        return SiteInfo(site, self.streams, info.parameters, (Units("channels", hidden, slices),), cost)
+
+
+def _head_slices(prefix: str, each: int) -> dict[str, tuple[int, int]]:
+    slices = {f"{prefix}.{p}.{kind}": (0, each) for p in ("q", "k", "v") for kind in ("weight", "bias")}
+    return slices | {f"{prefix}.out.weight": (1, each)}
+
+
+def _initialise(net: PixArt) -> None:
+    """The paper's: Xavier for matrices, 0.02 for embeddings and the shared projection, zero for what leaves cross-attention and the net."""
+    for module in net.modules():
+        if isinstance(module, Linear):
+            if module.role in ("modulation", "embed"):
+                nn.init.normal_(module.weight, std=0.02)
+            else:
+                nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    # A module comes before its parts, so what starts closed is closed last.
+    for module in net.modules():
+        if isinstance(module, CrossAttention):
+            nn.init.zeros_(module.out.weight)
+    nn.init.zeros_(net.final.weight)
+
+
+def tiny(seed: int = 0, **shape: Any) -> PixArt:
+    """A few thousand random parameters with every output alive (no zero initialisation): for tests and sketches."""
+    torch.manual_seed(seed)
+    small = {"depth": 3, "width": 24, "heads": 2, "channels": 4, "text_width": 12, "span": 4.0, "compress": (2,)}
+    net = PixArt(PixArtConfig(**{**small, **shape}))
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+    return net
+
+
+FAMILY = Family(PixArt, PixArtConfig, tiny)

@@ -1,0 +1,151 @@
+"""Published formats: the same answer and gradients as diffusers' class, and the same tensors after a round trip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sfumato.backbones import backbones
+from sfumato.backbones.checkpoints import Format, Rule, formats, of_family
+from sfumato.core.conditions import Conditions, Tokens
+from sfumato.core.config import from_dict
+from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
+from sfumato.core.program import Network
+from sfumato.core.state import Stream
+from sfumato.pipelines.folder import assign_strictly
+
+PIXART = {
+    "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24, "caption_channels": 10,
+    "sample_size": 8,
+}  # fmt: skip
+SD3 = {
+    "num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 16, "joint_attention_dim": 10, "caption_projection_dim": 32,
+    "pooled_projection_dim": 6, "in_channels": 4, "out_channels": 4, "sample_size": 8, "pos_embed_max_size": 12,
+}  # fmt: skip
+CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
+    ("PixArtTransformer2DModel", PIXART, (8, 8)),
+    ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 0.5, "out_channels": 4}, (6, 10)),
+    ("PixArtTransformer2DModel", {**PIXART, "sample_size": 128, "patch_size": 1}, (4, 3)),
+    ("PixArtTransformer2DModel", {**PIXART, "in_channels": 16, "out_channels": 32, "use_additional_conditions": True}, (8, 4)),
+    ("SD3Transformer2DModel", SD3, (8, 8)),
+    ("SD3Transformer2DModel", {**SD3, "qk_norm": "rms_norm", "dual_attention_layers": (0, 2)}, (6, 10)),
+    ("SD3Transformer2DModel", {**SD3, "qk_norm": "rms_norm", "patch_size": 1, "sample_size": 4}, (5, 3)),
+]
+
+
+def peer(name: str, config: dict[str, Any], seed: int = 0) -> torch.nn.Module:
+    """diffusers' class with every parameter alive."""
+    torch.manual_seed(seed)
+    found = getattr(diffusers, name)(**config)
+    for parameter in found.parameters():
+        torch.nn.init.normal_(parameter, std=0.2 if parameter.ndim > 1 else 0.5)
+    return found.eval()
+
+
+def ours_of(theirs: torch.nn.Module) -> tuple[Format, Network]:
+    form = formats.get(type(theirs).__name__)
+    family = backbones.get(form.family)
+    config = from_dict(family.config, form.config(dict(theirs.config)))
+    with torch.device("meta"):
+        net = family.network(config)
+    assign_strictly(net, dict(form.to_ours(config, theirs.state_dict())), "here")
+    return form, net
+
+
+def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Both answers to one question at batch 1, with the words' padding cut off for ours and masked for theirs."""
+    config = net.config
+    generator = torch.Generator().manual_seed(3)
+    x, states = torch.randn(1, config.channels, *size, generator=generator), torch.randn(1, 5, config.text_width, generator=generator)
+    cond, streams = {"text": Tokens(states, torch.ones(1, 5, dtype=torch.bool))}, {"image": Stream(x, t=torch.tensor([0.37]))}
+    if type(theirs).__name__.startswith("PixArt"):
+        sizes = torch.tensor([[96.0, 64.0, 1.5]])
+        added = {"resolution": sizes[:, :2], "aspect_ratio": sizes[:, 2:]}
+        vectors = {"sizes": sizes} if "sizes" in net.slots else {}
+        answer = theirs(x, states, timestep=torch.tensor([370]), added_cond_kwargs=added, return_dict=False)[0]
+    else:
+        vectors = {"pooled": torch.randn(1, config.pooled_width, generator=generator)}
+        answer = theirs(x, states, vectors["pooled"], timestep=torch.tensor([370.0]), return_dict=False)[0]
+    return torch.cat(list(net(streams, Conditions(cond, vectors)).pred.values()), dim=1), answer
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return float((found.detach() - expected.detach()).norm() / expected.detach().norm())
+
+
+@pytest.mark.parametrize(("name", "config", "size"), CASES)
+def test_answers_and_gradients_are_those_of_diffusers(name: str, config: dict[str, Any], size: tuple[int, int]) -> None:
+    theirs = peer(name, config)
+    form, net = ours_of(theirs)
+    ours, expected = asked(net.requires_grad_(True), theirs, size)
+    assert error(ours, expected) <= 1e-5
+    ours.square().mean().backward()
+    expected.square().mean().backward()
+    gradients = form.to_theirs(net.config, {n: p.grad for n, p in net.named_parameters() if p.grad is not None})
+    wanted = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
+    largest = max(float(g.norm()) for g in wanted.values())
+    for parameter, value in wanted.items():
+        # The gradient of a key's bias is zero in exact arithmetic: it is measured by the largest.
+        assert float((gradients[parameter] - value).norm()) <= 1e-4 * float(value.norm()) + 1e-6 * largest, parameter
+
+
+@pytest.mark.parametrize(("name", "config", "size"), CASES)
+def test_a_round_trip_gives_the_same_tensors_and_a_config_that_diffusers_reads(
+    name: str, config: dict[str, Any], size: tuple[int, int]
+) -> None:
+    theirs = peer(name, config)
+    form, net = ours_of(theirs)
+    back = form.to_theirs(net.config, net.state_dict())
+    again = getattr(diffusers, name)(**{k: v for k, v in form.published(net.config).items() if not k.startswith("_")}).eval()
+    missing, extra = again.load_state_dict(back, strict=False)
+    assert set(missing) <= form.ignored and not extra
+    assert all(torch.equal(back[n], p) for n, p in theirs.state_dict().items() if n not in form.ignored)
+    with torch.no_grad():
+        assert error(asked(net, again, size)[0], asked(net, theirs, size)[1]) <= 1e-5
+    assert from_dict(type(net.config), form.config(form.published(net.config))) == net.config
+
+
+def test_what_is_not_understood_is_named() -> None:
+    form = formats.get("PixArtTransformer2DModel")
+    for wrong, message in (
+        ({"norm_typ": "x"}, "norm_typ"),
+        ({"activation_fn": "swiglu"}, "activation_fn = 'swiglu'"),
+        ({"out_channels": 5}, "out_channels is 5"),
+        ({"cross_attention_dim": 7}, "cross_attention_dim is 7"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            form.config({**PIXART, **wrong})
+    with pytest.raises(ConfigError, match="caption_projection_dim is 8"):
+        formats.get("SD3Transformer2DModel").config({**SD3, "caption_projection_dim": 8})
+    theirs = peer("PixArtTransformer2DModel", PIXART)
+    config = ours_of(theirs)[1].config
+    with pytest.raises(WeightsError, match=r"belong to no part of a PixArtTransformer2DModel: lora\.down"):
+        dict(form.to_ours(config, {**theirs.state_dict(), "lora.down": torch.zeros(1)}))
+    with pytest.raises(UnknownNameError, match="PixArtTransformer2DModel"):
+        formats.get("PixartTransformer2DModel")
+    with pytest.raises(UnknownNameError):
+        of_family("Pixart")
+
+
+def test_what_the_format_has_no_place_for_is_refused() -> None:
+    net = backbones.get("PixArt").tiny()
+    form = of_family("PixArt")
+    with pytest.raises(WeightsError, match=r"has no place for blocks\.2\.attention\.core\.projections\.image\.reduce"):
+        form.to_theirs(net.config, net.state_dict())
+    with pytest.raises(ConfigError, match="no compressed keys"):
+        form.published(net.config)
+
+
+@given(parts=st.integers(1, 4), each=st.integers(1, 3), data=st.data())
+def test_rules_are_their_own_inverse(parts: int, each: int, data: st.DataObject) -> None:
+    order = tuple(data.draw(st.permutations(range(parts))))
+    one = Rule("theirs", tuple(f"ours{i}" for i in range(parts)), order)
+    tensor = torch.randn(parts * each, 2)
+    assert torch.equal(one.join(one.split(tensor)), tensor)
+    assert [p.shape[0] for p in one.split(tensor)] == [each] * parts
