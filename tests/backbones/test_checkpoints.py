@@ -18,6 +18,8 @@ from sfumato.core.config import from_dict
 from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
 from sfumato.core.program import Network
 from sfumato.core.state import Stream
+from sfumato.nn.embeddings import pack, unpack
+from sfumato.nn.positions import grid_coordinates
 from sfumato.pipelines.folder import assign_strictly
 
 PIXART = {
@@ -28,6 +30,10 @@ SD3 = {
     "num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 16, "joint_attention_dim": 10, "caption_projection_dim": 32,
     "pooled_projection_dim": 6, "in_channels": 4, "out_channels": 4, "sample_size": 8, "pos_embed_max_size": 12,
 }  # fmt: skip
+FLUX = {
+    "num_layers": 2, "num_single_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 16,
+    "joint_attention_dim": 10, "pooled_projection_dim": 6, "axes_dims_rope": (4, 6, 6), "guidance_embeds": True,
+}  # fmt: skip
 CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("PixArtTransformer2DModel", PIXART, (8, 8)),
     ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 0.5, "out_channels": 4}, (6, 10)),
@@ -36,6 +42,9 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("SD3Transformer2DModel", SD3, (8, 8)),
     ("SD3Transformer2DModel", {**SD3, "qk_norm": "rms_norm", "dual_attention_layers": (0, 2)}, (6, 10)),
     ("SD3Transformer2DModel", {**SD3, "qk_norm": "rms_norm", "patch_size": 1, "sample_size": 4}, (5, 3)),
+    ("FluxTransformer2DModel", FLUX, (8, 8)),
+    ("FluxTransformer2DModel", {**FLUX, "guidance_embeds": False, "num_layers": 1}, (6, 10)),
+    ("FluxTransformer2DModel", {**FLUX, "num_single_layers": 0, "axes_dims_rope": (8, 4, 4)}, (2, 4)),
 ]
 
 
@@ -69,6 +78,13 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
         added = {"resolution": sizes[:, :2], "aspect_ratio": sizes[:, 2:]}
         vectors = {"sizes": sizes} if "sizes" in net.slots else {}
         answer = theirs(x, states, timestep=torch.tensor([370]), added_cond_kwargs=added, return_dict=False)[0]
+    elif type(theirs).__name__.startswith("Flux"):
+        vectors = {"pooled": torch.randn(1, config.pooled_width, generator=generator)}
+        ids = grid_coordinates(size[0] // 2, size[1] // 2)[0]
+        guidance = torch.tensor([3.5]) if "guidance" in net.slots else None
+        tokens = theirs(pack(x, 2), states, vectors["pooled"], torch.tensor([0.37]), ids, torch.zeros(5, 3), guidance, return_dict=False)[0]
+        answer = unpack(tokens, (size[0] // 2, size[1] // 2), 2)
+        vectors |= {} if guidance is None else {"guidance": guidance[:, None]}
     else:
         vectors = {"pooled": torch.randn(1, config.pooled_width, generator=generator)}
         answer = theirs(x, states, vectors["pooled"], timestep=torch.tensor([370.0]), return_dict=False)[0]
@@ -87,7 +103,7 @@ def test_answers_and_gradients_are_those_of_diffusers(name: str, config: dict[st
     assert error(ours, expected) <= 1e-5
     ours.square().mean().backward()
     expected.square().mean().backward()
-    gradients = form.to_theirs(net.config, {n: p.grad for n, p in net.named_parameters() if p.grad is not None})
+    gradients = form.to_theirs(net.config, {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in net.named_parameters()})
     wanted = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
     largest = max(float(g.norm()) for g in wanted.values())
     for parameter, value in wanted.items():

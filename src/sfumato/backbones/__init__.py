@@ -31,4 +31,5 @@ class Backbones(Registry[Family]):
 
 backbones = Backbones("backbone")
 backbones.lazy("MMDiT", "sfumato.backbones.mmdit:FAMILY")
+backbones.lazy("Flux", "sfumato.backbones.flux:FAMILY")
 backbones.lazy("PixArt", "sfumato.backbones.pixart:FAMILY")

@@ -51,8 +51,8 @@ class Branch(nn.Module):
     """x = close(x + gate(c) * post(core(mod(pre(x), c)))) for one or more streams; any part may be the identity.
 
     A subclass implements `prepare` (norm and modulation, giving the core's inputs and the gates) and `compute` (the core).
-    `reads` names an earlier branch of its group whose core inputs `prepare` also finds, as `state.cond["<branch>.<stream>"]`: one
-    modulation then feeds several cores (FLUX's singles, a layout branch beside an image's attention).
+    `reads` names an earlier branch of its group whose core inputs and gates `prepare` also finds, as `state.cond["<branch>.<stream>"]` and
+    `state.cond["<branch>.<stream>.gate"]`: one modulation then feeds several cores (FLUX's singles, a layout beside an image's attention).
     """
 
     name = "branch"
@@ -83,14 +83,15 @@ class Branch(nn.Module):
     def forward(
         self, state: State, site: Site, call: Call | None
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """Gated deltas, the core's raw output, auxiliary losses, and the core's inputs."""
+        """Gated deltas, the core's raw output, auxiliary losses, and what a branch that reads this one finds: core inputs and gates."""
         inputs, gates = self.prepare(state, call)
         compute: Core = partial(self.compute, state=state, site=site, call=call)
         if call is not None:
             for session in call.hooked("branch", site.block):
                 compute = partial(_hooked, session, site, state, compute, call)
         out = compute(inputs)
-        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs), inputs
+        lent = {**inputs, **{f"{n}.gate": gate for n, gate in gates.items()}}
+        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs), lent
 
 
 # A compiled block that knew its own index would be compiled once per index: nothing but a Call asks for it, and `Network.run` puts it
@@ -127,9 +128,9 @@ class Block(nn.Module):
         seen = state
         for name in names:
             site = Site(UNPLACED if call is None else self.index, name)
-            deltas, raw, aux, inputs = self.get_submodule(name)(seen, site, call)
+            deltas, raw, aux, lent = self.get_submodule(name)(seen, site, call)
             if name in self.lending:
-                seen = replace(seen, cond={**seen.cond, **{f"{name}.{s}": x for s, x in inputs.items()}})
+                seen = replace(seen, cond={**seen.cond, **{f"{name}.{s}": x for s, x in lent.items()}})
             for stream, delta in deltas.items():
                 if state.streams[stream].update:
                     tokens[stream] = tokens[stream] + delta

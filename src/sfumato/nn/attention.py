@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from ..core.attention import Attend, Group, Heads, Plan, attend
+from ..core.attention import Attend, Group, Heads, Plan, Rotate, attend
 from ..core.call import Call, Session, Site
 from ..core.errors import UsageError
 from ..core.state import State, Stream
@@ -85,17 +85,32 @@ class Projections(nn.Module):
         return Heads(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, stream.keep, stream.pos)
 
 
-class JointAttention(nn.Module):
-    """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections."""
+# The role of projections that serve every stream without projections of its own (FLUX's single-stream blocks).
+ANY = "any"
 
-    def __init__(self, shape: AttentionShape, roles: tuple[str, ...], silent: frozenset[str] = frozenset(), ratio: int = 1) -> None:
+
+class JointAttention(nn.Module):
+    """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections, or those of `ANY`.
+
+    `rotate`: the family's rotary embedding of q and k.
+    """
+
+    def __init__(
+        self,
+        shape: AttentionShape,
+        roles: tuple[str, ...],
+        silent: frozenset[str] = frozenset(),
+        ratio: int = 1,
+        rotate: Rotate | None = None,
+    ) -> None:
         super().__init__()
         self.projections = nn.ModuleDict({r: Projections(shape, r not in silent, ratio) for r in roles})
+        self.rotate = rotate
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
         heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
-        mixed = _hooks(attend, site, call)(heads, None)
+        mixed = _hooks(partial(attend, rotate=self.rotate), site, call)(heads, None)
         outputs: dict[str, Tensor] = {}
         for name, x in mixed.items():
             if (out := own[name].out) is not None:
@@ -103,7 +118,7 @@ class JointAttention(nn.Module):
         return outputs
 
     def _of(self, role: str) -> Projections:
-        projections = self.projections[role]
+        projections = self.projections[role if role in self.projections else ANY]
         assert isinstance(projections, Projections)
         return projections
 

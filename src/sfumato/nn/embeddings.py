@@ -78,6 +78,17 @@ def token_grid(latents: Tensor, patch: int) -> tuple[int, int]:
     return rows // patch, columns // patch
 
 
+def pack(latents: Tensor, patch: int) -> Tensor:
+    """Latents (B, C, h, w) to tokens (B, h/p * w/p, C * p * p), channels first within a patch (FLUX's order)."""
+    return latents.unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpack(tokens: Tensor, grid: tuple[int, ...], patch: int) -> Tensor:
+    """The inverse of `pack`."""
+    x = tokens.unflatten(2, (-1, patch, patch)).unflatten(1, grid)
+    return x.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
 def unpatchify(tokens: Tensor, grid: tuple[int, ...], patch: int) -> Tensor:
     """Tokens (B, rows * columns, p * p * C), channels last within a patch, to latents (B, C, rows * p, columns * p)."""
     rows, columns = grid

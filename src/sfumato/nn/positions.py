@@ -1,8 +1,9 @@
-"""Positions: fixed sine-cosine tables on a grid. All in fp32."""
+"""Positions: fixed sine-cosine tables on a grid, and rotations of queries and keys by coordinates. All in fp32."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal
 
@@ -55,3 +56,35 @@ def _sincos(position: Tensor, width: int) -> Tensor:
     rates = 10_000.0 ** -(torch.arange(width // 2, dtype=torch.float64) / (width / 2))
     angles = position.double()[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions over several axes (Su et al., arXiv 2104.09864): channels 2k, 2k + 1 of a head turn by coordinate * theta^(-2k / d).
+
+    `axes`: channels per coordinate, even; together the head's width. `Rotary(...)(x, pos)` is `core.attention.Rotate`.
+    """
+
+    axes: tuple[int, ...]
+    theta: float = 10_000.0
+
+    def angles(self, pos: Tensor) -> Tensor:
+        """(B | 1, N, width / 2) of coordinates (B | 1, N, A); rates in fp64, as published tables are made."""
+        parts = []
+        for coordinate, width in zip(pos.double().unbind(-1), self.axes, strict=True):
+            rates = self.theta ** -(torch.arange(0, width, 2, dtype=torch.float64, device=pos.device) / width)
+            parts.append(coordinate[..., None] * rates)
+        return torch.cat(parts, dim=-1)
+
+    def __call__(self, x: Tensor, pos: Tensor) -> Tensor:
+        """x (B, H, N, width) turned by pos (B | 1, N, A); the arithmetic is in fp32, the result has x's type."""
+        angles = self.angles(pos)[:, None]
+        cos, sin = angles.cos().float(), angles.sin().float()
+        real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1).flatten(-2).to(x.dtype)
+
+
+def grid_coordinates(rows: int, columns: int) -> Tensor:
+    """(1, rows * columns, 3): (0, row, column) of each token, FLUX's picture ids."""
+    y, x = torch.meshgrid(torch.arange(rows, dtype=torch.float32), torch.arange(columns, dtype=torch.float32), indexing="ij")
+    return torch.stack([torch.zeros_like(y), y, x], dim=-1).view(1, -1, 3)

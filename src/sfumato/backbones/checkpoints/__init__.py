@@ -9,7 +9,7 @@ Tensors stream one at a time from safetensors shards; nothing in a checkpoint is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,11 +22,16 @@ from ...core.registry import Registry
 
 @dataclass(frozen=True)
 class Rule:
-    """`theirs` = the tensors of `ours` joined along dimension 0, then its `order` of equal parts (theirs[k] is our part order[k])."""
+    """`theirs` = the tensors of `ours` joined along `dim`, then its `order` of equal parts (theirs[k] is our part order[k]).
+
+    `shares`: how much of theirs each of ours takes, as small whole numbers; () = equal parts.
+    """
 
     theirs: str
     ours: tuple[str, ...]
     order: tuple[int, ...] = ()
+    shares: tuple[int, ...] = ()
+    dim: int = 0
 
     def __post_init__(self) -> None:
         if self.order and sorted(self.order) != list(range(len(self.order))):
@@ -37,11 +42,12 @@ class Rule:
         if self.order:
             parts = tensor.chunk(len(self.order))
             tensor = torch.cat([parts[self.order.index(k)] for k in range(len(parts))])
-        return tensor.chunk(len(self.ours)) if len(self.ours) > 1 else (tensor,)
+        shares = self.shares or (1,) * len(self.ours)
+        return tensor.split([tensor.shape[self.dim] * s // sum(shares) for s in shares], dim=self.dim)
 
     def join(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """Their tensor from ours."""
-        tensor = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+        tensor = torch.cat(tensors, dim=self.dim) if len(tensors) > 1 else tensors[0]
         if self.order:
             parts = tensor.chunk(len(self.order))
             tensor = torch.cat([parts[k] for k in self.order])
@@ -50,6 +56,10 @@ class Rule:
 
 def rule(theirs: str, *ours: str, order: tuple[int, ...] = ()) -> Rule:
     return Rule(theirs, ours, order)
+
+
+# diffusers' AdaLayerNormContinuous holds (scale, shift) where the originals, and ours, hold (shift, scale).
+SWAPPED = (1, 0)
 
 
 Refine = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -148,10 +158,11 @@ def numbered(rules: tuple[Rule, ...], count: int, mark: str = "{i}") -> tuple[Ru
     def fill(text: str, i: int) -> str:
         return text.replace(mark, str(i))
 
-    return tuple(Rule(fill(r.theirs, i), tuple(fill(o, i) for o in r.ours), r.order) for i in range(count) for r in rules)
+    return tuple(replace(r, theirs=fill(r.theirs, i), ours=tuple(fill(o, i) for o in r.ours)) for i in range(count) for r in rules)
 
 
 formats: Registry[Format] = Registry("diffusers class")
+formats.lazy("FluxTransformer2DModel", "sfumato.backbones.checkpoints.flux:FORMAT")
 formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:FORMAT")
 formats.lazy("SD3Transformer2DModel", "sfumato.backbones.checkpoints.mmdit:FORMAT")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...core.errors import ConfigError
 from ..mmdit import MMDiTConfig
-from . import Format, Rule, numbered, rule
+from . import SWAPPED, Format, Rule, numbered, rule
 
 _ATTENTION = "blocks.{i}.attention.core.projections"
 _IMAGE = tuple(
@@ -43,8 +43,6 @@ _NOT_LAST = (
     rule("transformer_blocks.{i}.ff_context.net.0.proj", "blocks.{i}.mlp.core.text.up"),
     rule("transformer_blocks.{i}.ff_context.net.2", "blocks.{i}.mlp.core.text.down"),
 )
-# AdaLayerNormContinuous holds (scale, shift) where the original, and ours, hold (shift, scale).
-_SWAPPED = (1, 0)
 _ROOT = (
     rule("pos_embed.proj", "patch.proj"),
     rule("context_embedder", "text"),
@@ -52,7 +50,7 @@ _ROOT = (
     rule("time_text_embed.timestep_embedder.linear_2", "time.mlp.down"),
     rule("time_text_embed.text_embedder.linear_1", "pooled.up"),
     rule("time_text_embed.text_embedder.linear_2", "pooled.down"),
-    rule("norm_out.linear", "final_modulation.linear", order=_SWAPPED),
+    rule("norm_out.linear", "final_modulation.linear", order=SWAPPED),
     rule("proj_out", "final"),
 )
 
@@ -67,7 +65,7 @@ def _modulation(block: int, config: MMDiTConfig) -> tuple[Rule, ...]:
     theirs = f"transformer_blocks.{block}"
     return (
         Rule(f"{theirs}.norm1.linear", ours(*image)),
-        Rule(f"{theirs}.norm1_context.linear", ours(*text), _SWAPPED if last else ()),
+        Rule(f"{theirs}.norm1_context.linear", ours(*text), SWAPPED if last else ()),
     )
 
 

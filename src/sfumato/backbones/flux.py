@@ -1,0 +1,256 @@
+"""FLUX.1 (Black Forest Labs, 2024): blocks with weights per stream, then blocks with one set of weights; rotary positions on three axes.
+
+    c = MLP(sinusoid(1000 t)) [+ MLP(sinusoid(1000 guidance))] + MLP(pooled text)
+    dual:    as an MM-DiT block, queries and keys rotated
+    single:  x += gate(c) * (Out(attention over [text, image]) + Down(gelu(Up(h)))),  h = mod(LN(x)) feeds both: one group of two branches
+
+May touch nn/ and core/. Time in [0, 1], 1 = noise; tokens row by row; text tokens sit at position (0, 0, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.call import Call, Site
+from ..core.conditions import Conditions
+from ..core.errors import ConfigError, UsageError
+from ..core.program import Block, Branch, Network, SiteInfo, Units
+from ..core.state import State, Stream
+from ..nn.attention import ANY, AttentionShape, JointAttention
+from ..nn.embeddings import MLPEmbedding, TimeEmbedding, pack, token_grid, unpack
+from ..nn.linear import Linear, name_linears
+from ..nn.mlp import MLP
+from ..nn.modulation import Modulation, modulate
+from ..nn.norms import LayerNorm
+from ..nn.positions import Rotary, grid_coordinates
+from . import Family
+
+STREAMS = ("text", "image")
+
+
+@dataclass(frozen=True)
+class FluxConfig:
+    """Shape of a FLUX; the defaults are FLUX.1-dev's.
+
+    dual, single: blocks of each kind.   channels: of a latent.   patch: latent cells per token side.   axes: channels of a head that each
+    of the three coordinates turns.   text_width, pooled_width: of the slots "text" and "pooled".   guided: reads the slot "guidance".
+    """
+
+    dual: int = 19
+    single: int = 38
+    width: int = 3072
+    heads: int = 24
+    channels: int = 16
+    patch: int = 2
+    axes: tuple[int, ...] = (16, 56, 56)
+    text_width: int = 4096
+    pooled_width: int = 768
+    mlp_ratio: int = 4
+    guided: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.heads, self.channels, self.patch, self.mlp_ratio) < 1 or min(self.dual, self.single) < 0:
+            raise ConfigError(f"sizes of a FLUX are at least 1: {self}")
+        if self.width % self.heads:
+            raise ConfigError(f"width is {self.width}", f"a multiple of the number of heads, {self.heads}")
+        if len(self.axes) != 3 or sum(self.axes) != self.width // self.heads or any(a % 2 for a in self.axes):
+            raise ConfigError(f"axes are {self.axes}", f"three even numbers that add up to the head's width, {self.width // self.heads}")
+
+
+class Flux(Network):
+    """Stream in: "image", latents (B, C, h, w) with t (B,). Slots: tokens "text" (B, N, text_width), vector "pooled" (B, pooled_width);
+    with `guided`, vector "guidance" (B, 1), the guidance scale that the network was distilled to follow (3.5, say).
+    """
+
+    capabilities = frozenset({"softmax", "joint", "rotary"})
+
+    def __init__(self, config: FluxConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.slots = frozenset({"text", "pooled", "guidance"} if config.guided else {"text", "pooled"})
+        width, patched = config.width, config.channels * config.patch**2
+        self.patch = Linear(patched, width, "embed")
+        self.text = Linear(config.text_width, width, "embed")
+        self.time = TimeEmbedding(width)
+        if config.guided:
+            self.guidance = TimeEmbedding(width)
+        self.pooled = MLPEmbedding(config.pooled_width, width)
+        self.final_norm = LayerNorm(width)
+        self.final_modulation = Modulation(width, 2)
+        self.final = Linear(width, patched, "head")
+        duals = [Block(DualAttention(config), DualMLP(config)) for _ in range(config.dual)]
+        singles = [Block((SingleAttention(config), SingleMLP(config))) for _ in range(config.single)]
+        self.set_program([*duals, *singles])
+        _initialise(self)
+        name_linears(self)
+
+    def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
+        t = streams["image"].t
+        if t is None:
+            raise UsageError("the image stream has no noise level t")
+        time = self.time(t, call)
+        c = time + self.pooled(cond.vectors["pooled"].to(self.patch.weight.dtype), call)
+        if self.config.guided:
+            c = c + self.guidance(cond.vectors["guidance"][:, 0], call)
+        return {"c": c, "time": time}
+
+    def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        if strangers := streams.keys() - {"image"}:
+            raise UsageError(f"a FLUX cannot embed the stream {min(strangers)!r}", "it takes the stream 'image'")
+        latents, dtype = streams["image"].x, self.patch.weight.dtype
+        grid, text = token_grid(latents, self.config.patch), cond.tokens["text"]
+        # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
+        states = text.states.to(dtype) if text.keep is None else text.states.to(dtype).masked_fill(~text.keep[..., None], 0.0)
+        words = self.text(states, call).to(dtype)
+        image = self.patch(pack(latents.to(dtype), self.config.patch), call).to(dtype)
+        return {
+            "text": Stream(words, keep=text.keep, pos=words.new_zeros(1, words.shape[1], 3, dtype=torch.float32)),
+            "image": Stream(image, grid=grid, t=streams["image"].t, pos=grid_coordinates(*grid).to(latents.device)),
+        }
+
+    def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
+        shift, scale = self.final_modulation(state.cond["c"], call)
+        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
+        grid = state.streams["image"].grid
+        assert grid is not None
+        return {"image": unpack(tokens, grid, self.config.patch)}
+
+
+class _Attention(Branch):
+    """Attention over text and image; `roles` have weights of their own."""
+
+    name = "attention"
+    streams = STREAMS
+
+    def __init__(self, config: FluxConfig, roles: tuple[str, ...]) -> None:
+        super().__init__()
+        self.roles = roles
+        self.norm = LayerNorm(config.width)
+        self.modulation = nn.ModuleDict({r: Modulation(config.width, 3) for r in roles})
+        self.core = JointAttention(AttentionShape(config.width, config.heads), roles, rotate=Rotary(config.axes))
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.modulation, self.norm, state, call)
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
+        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
+        return outputs
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        own = self.core._of(self.roles[0])
+        width, each = own.q.in_features, own.q.in_features // own.heads
+        projections = [f"{prefix}.core.projections.{r}" for r in self.roles]
+        slices = {f"{p}.{part}.{kind}": (0, each) for p in projections for part in ("q", "k", "v") for kind in ("weight", "bias")}
+        slices |= {f"{p}.out.weight": (1, each) for p in projections}
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            total = sum(tokens[s] for s in STREAMS)
+            return 4 * total * width * width + 2 * total * total * width
+
+        return SiteInfo(site, STREAMS, info.parameters, (Units("heads", own.heads, slices),), cost)
+
+
+class DualAttention(_Attention):
+    def __init__(self, config: FluxConfig) -> None:
+        super().__init__(config, STREAMS)
+
+
+class SingleAttention(_Attention):
+    def __init__(self, config: FluxConfig) -> None:
+        super().__init__(config, (ANY,))
+
+
+class _MLP(Branch):
+    """One MLP per role."""
+
+    name = "mlp"
+    streams = STREAMS
+
+    def __init__(self, config: FluxConfig, roles: tuple[str, ...], last_bias: bool) -> None:
+        super().__init__()
+        self.core = nn.ModuleDict({r: MLP(config.width, config.mlp_ratio * config.width, last_bias=last_bias) for r in roles})
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        return {n: self.core[_own(self.core, state.role(n))](x, call) for n, x in inputs.items()}
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        slices: dict[str, tuple[int, int]] = {}
+        for role, core in self.core.items():
+            assert isinstance(core, MLP)
+            width, hidden = core.up.in_features, core.up.out_features
+            at = f"{prefix}.core.{role}"
+            slices |= {f"{at}.up.weight": (0, 1), f"{at}.up.bias": (0, 1), f"{at}.down.weight": (1, 1)}
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            return sum(2 * tokens[s] * width * hidden for s in STREAMS)
+
+        return SiteInfo(site, STREAMS, info.parameters, (Units("channels", hidden, slices),), cost)
+
+
+class DualMLP(_MLP):
+    def __init__(self, config: FluxConfig) -> None:
+        super().__init__(config, STREAMS, last_bias=True)
+        self.norm = LayerNorm(config.width)
+        self.modulation = nn.ModuleDict({r: Modulation(config.width, 3) for r in STREAMS})
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.modulation, self.norm, state, call)
+
+
+class SingleMLP(_MLP):
+    """Beside the attention of its group: the same modulated tokens, the same gate, and the output's bias is the attention's."""
+
+    reads = "attention"
+
+    def __init__(self, config: FluxConfig) -> None:
+        super().__init__(config, (ANY,), last_bias=False)
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {n: state.cond[f"attention.{n}"] for n in state.streams}, {n: state.cond[f"attention.{n}.gate"] for n in state.streams}
+
+
+def _own(layers: nn.ModuleDict, role: str) -> str:
+    return role if role in layers else ANY
+
+
+def _modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Streams under the vectors of their role."""
+    inputs: dict[str, Tensor] = {}
+    gates: dict[str, Tensor] = {}
+    vectors = {role: layer(state.cond["c"], call) for role, layer in modulation.items()}
+    for name in state.streams:
+        shift, scale, gates[name] = vectors[_own(modulation, state.role(name))]
+        inputs[name] = modulate(norm(state[name]), shift, scale)
+    return inputs, gates
+
+
+def _initialise(net: Flux) -> None:
+    """FLUX's is not published; this is DiT's: Xavier for matrices, zero for modulation (set where it is made) and the last Linear."""
+    for module in net.modules():
+        if isinstance(module, Linear) and module.role in ("q", "k", "v", "out", "up", "down"):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.zeros_(net.final.weight)
+    nn.init.zeros_(net.final.bias)
+
+
+def tiny(seed: int = 0, **shape: Any) -> Flux:
+    """A few thousand random parameters with every output alive (no zero initialisation): for tests and sketches."""
+    torch.manual_seed(seed)
+    small = {"dual": 2, "single": 2, "width": 32, "heads": 2, "channels": 4, "axes": (4, 6, 6), "text_width": 12, "pooled_width": 6}
+    net = Flux(FluxConfig(**{**small, "guided": False, **shape}))
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+    return net
+
+
+FAMILY = Family(Flux, FluxConfig, tiny)
