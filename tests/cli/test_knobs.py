@@ -16,6 +16,7 @@ from sfumato.backbones import backbones
 from sfumato.backbones.flux import FluxConfig
 from sfumato.backbones.mmdit import MMDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
+from sfumato.backbones.uvit import UViTConfig
 from sfumato.cli.data import Emoji
 from sfumato.cli.evaluate import Evaluate
 from sfumato.cli.generate import Generate
@@ -132,6 +133,10 @@ FLUX: dict[str, Any] = {
     "dual": 1, "single": 2, "width": 32, "heads": 2, "channels": 8, "patch": 1, "axes": (4, 8, 4), "text_width": 16, "pooled_width": 8,
     "mlp_ratio": 2, "guided": False,
 }  # fmt: skip
+UVIT: dict[str, Any] = {
+    "depth": 4, "width": 64, "heads": 1, "channels": 8, "patch": 1, "grid": 2, "words": 9, "text_width": 16, "mlp_ratio": 2,
+    "skips": False, "time_mlp": True, "smooth": False,
+}  # fmt: skip
 DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0}
 
 
@@ -140,6 +145,7 @@ DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solv
     [
         (MMDiTConfig(depth=3, width=32, heads=2, channels=4, text_width=12, pooled_width=6, base_grid=4), MMDIT),
         (FluxConfig(dual=2, single=1, width=16, heads=1, channels=4, axes=(4, 6, 6), text_width=12, pooled_width=6), FLUX),
+        (UViTConfig(depth=2, width=32, heads=2, channels=4, grid=4, words=8, text_width=12), UVIT),
         (PixArtConfig(depth=3, width=24, heads=2, channels=4, text_width=12, span=4.0, compress=(0,)), PIXART),
     ],
 )

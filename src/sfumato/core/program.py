@@ -161,6 +161,10 @@ class Rewire(nn.Module):
     def forward(self, state: State, call: Call | None = None) -> State:
         raise NotImplementedError
 
+    def describe(self, prefix: str) -> tuple[SiteInfo, ...]:
+        """Its sites: one per part that owns parameters; the default has none."""
+        return ()
+
 
 class Network(nn.Module):
     """A backbone. `capabilities`: what policies may rely on ("softmax", "joint", ...). `inputs`: names of the streams it takes.
@@ -252,13 +256,14 @@ class Network(nn.Module):
         return run(state, 0, len(self.blocks))
 
     def sites(self) -> tuple[SiteInfo, ...]:
-        """Every branch of every block, in program order."""
-        return tuple(
-            branch.describe(Site(index, branch.name), f"blocks.{index}.{branch.name}")
-            for index, item in enumerate(self.blocks)
-            if isinstance(item, Block)
-            for branch in item.branches()
-        )
+        """Every branch of every block, and every rewire that owns parameters, in program order."""
+        found: list[SiteInfo] = []
+        for index, item in enumerate(self.blocks):
+            if isinstance(item, Block):
+                found += (b.describe(Site(index, b.name), f"blocks.{index}.{b.name}") for b in item.branches())
+            elif isinstance(item, Rewire):
+                found += item.describe(f"blocks.{index}")
+        return tuple(found)
 
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Compile every program item by itself; items that a policy touches still run eagerly through the same module."""

@@ -22,11 +22,12 @@ from .norms import RMSNorm
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """`width` = `heads` * head width. `qk_norm`: RMS norm of each head's q and k, which keeps bf16 logits bounded."""
+    """`width` = `heads` * head width. `qk_norm`: RMS norm of each head's q and k: bounded bf16 logits. `bias`: of q, k and v."""
 
     width: int
     heads: int
     qk_norm: bool = True
+    bias: bool = True
 
 
 class Reducer(nn.Module):
@@ -65,9 +66,7 @@ class Projections(nn.Module):
     def __init__(self, shape: AttentionShape, output: bool = True, ratio: int = 1) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.q = Linear(shape.width, shape.width, "q")
-        self.k = Linear(shape.width, shape.width, "k")
-        self.v = Linear(shape.width, shape.width, "v")
+        self.q, self.k, self.v = (Linear(shape.width, shape.width, role, bias=shape.bias) for role in ("q", "k", "v"))
         self.out = Linear(shape.width, shape.width, "out") if output else None
         head = shape.width // shape.heads
         self.q_norm = RMSNorm(head) if shape.qk_norm else nn.Identity()
