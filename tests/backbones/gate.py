@@ -24,7 +24,7 @@ from sfumato.core.conditions import Conditions
 from sfumato.core.files import read_tensors
 from sfumato.core.program import Network
 from sfumato.core.state import Stream
-from sfumato.pipelines.folder import assign_strictly
+from sfumato.core.weights import assign_strictly
 
 WORLD, PATIENCE = 2, 600.0
 Answer = dict[str, Tensor]

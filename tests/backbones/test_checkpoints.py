@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -13,14 +15,15 @@ from torch import Tensor
 
 from sfumato.backbones import backbones
 from sfumato.backbones.checkpoints import Format, Rule, formats, of_family
+from sfumato.backbones.checkpoints.folder import load_network, save_network
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.config import from_dict
-from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
+from sfumato.core.errors import ConfigError, OutputError, SfumatoError, UnknownNameError, WeightsError
 from sfumato.core.program import Network
 from sfumato.core.state import Stream
+from sfumato.core.weights import assign_strictly
 from sfumato.nn.embeddings import pack, unpack
 from sfumato.nn.positions import grid_coordinates
-from sfumato.pipelines.folder import assign_strictly
 
 PIXART = {
     "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24, "caption_channels": 10,
@@ -125,6 +128,61 @@ def test_a_round_trip_gives_the_same_tensors_and_a_config_that_diffusers_reads(
     with torch.no_grad():
         assert error(asked(net, again, size)[0], asked(net, theirs, size)[1]) <= 1e-5
     assert from_dict(type(net.config), form.config(form.published(net.config))) == net.config
+
+
+@pytest.mark.parametrize(("name", "config", "size"), [CASES[0], CASES[5], CASES[7]])
+def test_folders_pass_to_and_fro(tmp_path: Path, name: str, config: dict[str, Any], size: tuple[int, int]) -> None:
+    """From diffusers' shards to a network, to a folder that diffusers loads."""
+    theirs = peer(name, config)
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size="8KB")
+    assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 2, "several shards"
+    net = load_network(tmp_path / "theirs")
+    save_network(net, tmp_path / "ours")
+    again = getattr(diffusers, name).from_pretrained(tmp_path / "ours").eval()
+    with torch.no_grad():
+        ours, expected = asked(net, again, size)
+        assert error(ours, asked(net, theirs, size)[1]) <= 1e-5 and error(expected, ours) <= 1e-5
+    assert next(load_network(tmp_path / "theirs", torch.bfloat16).parameters()).dtype == torch.bfloat16
+    with pytest.raises(OutputError, match="exists"):
+        save_network(net, tmp_path / "ours")
+
+
+def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    peer("PixArtTransformer2DModel", PIXART).save_pretrained(folder, max_shard_size="8KB")
+    config, index = folder / "config.json", folder / "diffusion_pytorch_model.safetensors.index.json"
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    shard = sorted(folder.glob("*.safetensors"))[1]
+
+    def refused(kind: type[SfumatoError], message: str) -> None:
+        with pytest.raises(kind, match=message):
+            load_network(folder)
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+    shard.write_bytes(kept[shard][:100])
+    refused(WeightsError, f"damaged file .*{shard.name}")
+    shard.unlink()
+    refused(WeightsError, f"missing file .*{shard.name}")
+    index.write_text("{}")
+    refused(WeightsError, "damaged file .*index.json")
+    index.write_text(json.dumps({"weight_map": {"stranger": shard.name}}))
+    refused(WeightsError, "lacks stranger")
+    config.write_text("[]")
+    refused(WeightsError, "an object is needed")
+    config.write_text("{")
+    refused(WeightsError, "damaged file .*config.json")
+    config.unlink()
+    refused(WeightsError, "missing file .*config.json")
+    content = json.loads(kept[config])
+    config.write_text(json.dumps({**content, "_class_name": "PixartTransformer2DModel"}))
+    refused(UnknownNameError, "'PixArtTransformer2DModel'")
+    config.write_text(json.dumps({**content, "num_layers": 3}))
+    refused(WeightsError, "missing")
+    config.write_text(json.dumps({**content, "norm_type": "layer_norm"}))
+    refused(ConfigError, r"config\.json: .*norm_type = 'layer_norm'")
+    index.unlink()
+    refused(WeightsError, r"missing file .*diffusion_pytorch_model\.safetensors")
 
 
 def test_what_is_not_understood_is_named() -> None:

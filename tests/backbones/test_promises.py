@@ -20,7 +20,7 @@ from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.errors import ConflictError, UsageError, WeightsError
 from sfumato.core.program import Network
 from sfumato.core.state import Stream
-from sfumato.pipelines.folder import assign_strictly
+from sfumato.core.weights import assign_strictly
 
 pytestmark = pytest.mark.parametrize("family", sorted(backbones))
 

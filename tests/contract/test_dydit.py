@@ -20,7 +20,7 @@ from sfumato.backbones.mmdit import MMDiT, MMDiTConfig
 from sfumato.core.call import Adapter, Call, Core, Footprint, Session, Site
 from sfumato.core.program import Network
 from sfumato.core.state import State
-from sfumato.pipelines.folder import assign_strictly
+from sfumato.core.weights import assign_strictly
 
 HEADS, WIDTH, TEXT = 2, 32, conditions([5, 3])
 Masks = Mapping[str, Tensor]

@@ -24,12 +24,14 @@ import torch
 from torch import nn
 
 from ..backbones import backbones
+from ..backbones.checkpoints.folder import load_network
 from ..codecs.kl import KLCodec
 from ..core.conditions import Slot
 from ..core.config import from_dict, to_dict
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, OutputError, UnknownNameError, UsageError, WeightsError
 from ..core.files import read_tensors, refuse_overwrite, sha256, verify, write_json, write_tensors
+from ..core.weights import WEIGHTS, assign_strictly
 from ..text import text_encoders
 from .text_to_image import Defaults, TextToImage
 
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 T = TypeVar("T")
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
@@ -71,14 +72,15 @@ def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | N
     Raises `UnknownNameError` with the nearest names, `WeightsError` naming a missing, damaged or pickled file.
     """
     folder = _find(name_or_dir)
-    index, record = _json(folder / "model_index.json"), _config(Record, folder / "sfumato.json")
+    _json(folder / "model_index.json")
+    record = _config(Record, folder / "sfumato.json")
     for component in ("transformer", "vae"):
         file = f"{component}/{WEIGHTS}"
         _refuse_pickles(folder / component)
         if file not in record.checksums:
             raise WeightsError(f"{folder / 'sfumato.json'} has no checksum of {file}", "save the pipeline again")
         verify(folder / file, record.checksums[file])
-    net = _network(folder / "transformer", index)
+    net = load_network(folder / "transformer")
     pipe = TextToImage(
         encoder=text_encoders.get(record.text_encoder)(),
         denoiser=Denoiser(net, record.meaning),
@@ -238,15 +240,6 @@ def _refuse_pickles(folder: Path) -> None:
         raise WeightsError(f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", f"convert them to {WEIGHTS}")
 
 
-def _network(folder: Path, index: Mapping[str, Any]) -> Any:
-    config = _json(folder / "config.json")
-    family = backbones.get(str(config.pop("_class_name", index.get("transformer", ["", "?"])[1])))
-    with torch.device("meta"):
-        net = family.network(from_dict(family.config, config))
-    assign_strictly(net, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
-    return net
-
-
 def _autoencoder(folder: Path) -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
@@ -258,25 +251,3 @@ def _autoencoder(folder: Path) -> AutoencoderKL:
         raise ConfigError(f"{folder / 'config.json'} is no AutoencoderKL config: {error}") from error
     assign_strictly(autoencoder, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return autoencoder
-
-
-def assign_strictly(module: nn.Module, found: Mapping[str, torch.Tensor], where: str) -> None:
-    """Give `module` (on meta) its tensors; `WeightsError` lists missing, extra and misshapen ones."""
-    wanted = {n: tuple(t.shape) for n, t in module.state_dict().items()}
-    missing = sorted(set(wanted) - set(found))
-    extra = sorted(set(found) - set(wanted))
-    misshapen = [
-        f"{n} {tuple(found[n].shape)} instead of {wanted[n]}"
-        for n in sorted(set(wanted) & set(found))
-        if tuple(found[n].shape) != wanted[n]
-    ]
-    if missing or extra or misshapen:
-        parts = [
-            f"{kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-            for kind, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-            if names
-        ]
-        raise WeightsError(
-            f"{where} does not fit its config ({len(missing)} missing, {len(extra)} extra, {len(misshapen)} misshapen)", "; ".join(parts)
-        )
-    module.load_state_dict(dict(found), strict=True, assign=True)

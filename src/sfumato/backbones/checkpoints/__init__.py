@@ -78,8 +78,8 @@ class Format:
     rules: Callable[[Any], tuple[Rule, ...]]
     fields: Mapping[str, str]
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    derive: Refine = dict
-    describe: Refine = dict
+    derive: Refine = field(default=lambda theirs: {})
+    describe: Refine = field(default=lambda ours: {})
     derives: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
 

@@ -1,0 +1,68 @@
+"""A transformer folder, ours or diffusers': config.json beside safetensors, one file or shards. Nothing in it is executed or unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...core.config import from_dict
+from ...core.errors import ConfigError, UnknownNameError, WeightsError
+from ...core.files import refuse_overwrite, write_json, write_tensors
+from ...core.program import Network
+from ...core.weights import WEIGHTS, Shards, assign_strictly
+from .. import backbones
+from . import Format, formats, of_family
+
+
+def load_network(folder: Path, dtype: torch.dtype | None = None) -> Network:
+    """The network in `folder`, in eval mode; `dtype` None = as stored. Its config's `_class_name` says whose it is.
+
+    Tensors are read, renamed and cast one at a time. Raises `WeightsError` (missing, damaged, tensors that do not fit), `ConfigError`
+    (a flag not understood), `UnknownNameError` (a class that is not supported, with the nearest).
+    """
+    config = _config(folder / "config.json")
+    name = str(config.pop("_class_name", "?"))
+    form: Format | None = None
+    if name not in backbones:
+        if name not in formats:
+            raise UnknownNameError("transformer class", name, [*backbones, *formats])
+        form = formats.get(name)
+    family = backbones.get(name if form is None else form.family)
+    try:
+        shape = from_dict(family.config, config if form is None else form.config(config))
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'config.json'}: {error.message}", error.hint) from error
+    with torch.device("meta"):
+        net = family.network(shape)
+    with Shards(folder) as stored:
+        pairs = stored.items() if form is None else form.to_ours(shape, stored)
+        assign_strictly(net, {n: t if dtype is None else t.to(dtype) for n, t in pairs}, str(folder))
+    return net.eval()
+
+
+def save_network(net: Network, folder: Path, overwrite: bool = False) -> Path:
+    """Write `net` as diffusers' class of its family, which `from_pretrained` reads. Returns the folder.
+
+    Raises `OutputError` when it exists, `ConfigError` or `WeightsError` when diffusers' class has no place for something of ours.
+    """
+    refuse_overwrite(folder, overwrite)
+    form = of_family(backbones.name_of(type(net)))
+    config, weights = form.published(net.config), form.to_theirs(net.config, net.state_dict())
+    write_tensors(folder / WEIGHTS, weights)
+    write_json(folder / "config.json", config)
+    return folder
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsError(f"missing file {path}", "a transformer folder has config.json and safetensors files") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"damaged file {path}: {error}", "fetch it again") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"damaged file {path}: an object is needed, not {type(content).__name__}")
+    return content
