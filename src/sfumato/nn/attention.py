@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core.attention import Attend, Heads, Plan, attend
 from ..core.call import Call, Session, Site
-from ..core.state import State
+from ..core.state import State, Stream
 from .linear import Linear
 from .norms import RMSNorm
 
@@ -38,10 +38,10 @@ class Projections(nn.Module):
         self.q_norm = RMSNorm(head) if shape.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head) if shape.qk_norm else nn.Identity()
 
-    def project(self, x: Tensor, keep: Tensor | None, pos: Tensor | None, call: Call | None) -> Heads:
+    def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
         q, k, v = (layer(x, call).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
         # Norms may come back in fp32 under autocast; attention wants one type.
-        return Heads(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, keep, pos)
+        return Heads(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, stream.keep, stream.pos, stream.grid)
 
 
 class JointAttention(nn.Module):
@@ -53,7 +53,7 @@ class JointAttention(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
-        heads = {n: own[n].project(x, streams[n].keep, streams[n].pos, call) for n, x in inputs.items()}
+        heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
         compute: Attend = attend
         if call is not None:
             for session in call.hooked("attention", site.block):
