@@ -179,9 +179,8 @@ def test_half_precision_is_recorded_in_full() -> None:
 
 
 def test_it_is_listed_last_and_refuses_what_it_cannot_tell_apart() -> None:
-    with pytest.raises(ConflictError, match="AttentionRecording would not see what Crossing does\n.*list AttentionRecording last"):
-        with torch.no_grad():
-            NET(image(2), LANES["cond"], Call((AttentionRecorder().begin(), Crossing())))
+    with pytest.raises(ConflictError, match=r"AttentionRecording would not see what Crossing does\n.*list AttentionRecording last"):
+        NET(image(2), LANES["cond"], Call((AttentionRecorder().begin(), Crossing())))
 
     class Banking(Crossing):
         def attention(self, site: Site, heads: Mapping[str, Heads], attend: Attend, call: Call) -> Mapping[str, Tensor]:

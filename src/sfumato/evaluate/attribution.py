@@ -82,6 +82,31 @@ def overlap(maps: Mapping[str, Tensor], a: str, b: str, threshold: Threshold) ->
     return Overlap(iou(masks[a], masks[b]), sum(found.values()) / len(every), sum(found[p] for p in touching) / len(touching))
 
 
+@dataclass(frozen=True)
+class Attribution:
+    """Two words of one picture. density: of each word's map on the object, 1 = no preference.   on_object: IoU of the first word's map with
+    the object, less that of chance.   gaps, control: how much further apart the two lie than all other words, than the chosen ones alone.
+    """
+
+    density: tuple[float, float]
+    on_object: float
+    gaps: Mapping[Threshold, float]
+    control: Mapping[Threshold, float]
+
+
+def attribute(maps: Mapping[str, Tensor], mask: Tensor, a: str, b: str, others: str, thresholds: Sequence[Threshold]) -> Attribution:
+    """The words `a` and `b` among the maps (h, w) of a prompt, held against the object's mask (h, w) and other words.
+
+    others: what the control's words start with.   thresholds: the first one also makes the mask that is compared with the object.
+    """
+    even = {name: spread(one) for name, one in maps.items()}
+    chosen = {name: one for name, one in even.items() if name in (a, b) or name.startswith(others)}
+    high = support(even[a], thresholds[0])
+    chance = independent_iou(float(high.float().mean()), float(mask.float().mean()))
+    gaps, control = ({t: overlap(words, a, b, t).gap for t in thresholds} for words in (even, chosen))
+    return Attribution((inside(maps[a], mask), inside(maps[b], mask)), iou(high, mask) - chance, gaps, control)
+
+
 Pair = tuple[str, str]
 
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..core.call import Call
 from ..core.errors import UsageError
+from ..core.rng import Rows
 from ..pipelines import Pictures, TextToImage
 from ..pipelines.sheet import contact_sheet
 from ..sampling.policies.attention_maps import AttentionRecorder, AttentionRecording, merged, resized
@@ -27,7 +29,7 @@ from .attribution import spread
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SHOWN = 320  # pixels of the longer side, at least: emoji-sized pictures hide what a map shows
+SHOWN = 256  # pixels of the longer side, at least: emoji-sized pictures hide what a map shows
 # From nothing to all: dark violet, red, orange, pale yellow.
 HEAT = ((24, 10, 60), (126, 26, 110), (214, 62, 62), (250, 148, 30), (252, 245, 180))
 
@@ -84,7 +86,7 @@ class Heatmaps:
             "model": escape(str(self.pictures.settings["model"].get("name", ""))),
             "facts": escape(facts),
             "whole": f"{self.whole:.1%}",
-            "width": str(base.width),
+            "width": str(2 * base.width),
             "picture": _inlined(base),
             "layers": "".join(layers),
             "words": "".join(words),
@@ -110,6 +112,23 @@ def heatmaps(pipe: TextToImage, prompt: str, *, blocks: Sequence[int] | None = N
     return Heatmaps(pictures, pictures[0], words, float(maps.sum(0).mean()))
 
 
+@torch.no_grad()
+def attended(pipe: TextToImage, image: Tensor, prompt: str, levels: Sequence[float], noises: int) -> Tensor:
+    """(N, h, w): mean attention to each token of `prompt` while the network looks at a real picture (3, H, W) in [-1, 1], noised to each
+    of `levels` with as many `noises`, once each. What is where in the picture is known, so maps can be held against it.
+    """
+    rows = Rows(tuple(range(noises)))
+    latent = pipe.codec.encode(image[None].to(pipe.device, pipe.dtype)).float()
+    noise = rows.normal(latent.shape[1:], "noise").to(pipe.device)
+    conds, _ = pipe.conditions([prompt] * noises, "", 1.0)
+    recording = AttentionRecorder().begin()
+    for step, level in enumerate(levels):
+        t = torch.full((noises,), level, device=pipe.device)
+        x = pipe.denoiser.path.mix(latent.expand_as(noise), noise, t)
+        pipe.denoiser.out(x, t, conds["cond"].to(pipe.device), Call((recording,), step=step))
+    return recording.mean().mean(0).cpu()
+
+
 def _shown(picture: Image) -> Image:
     from PIL.Image import Resampling
 
@@ -126,14 +145,15 @@ def _heat(grid: Tensor, size: tuple[int, int]) -> Image:
     at = values * (len(HEAT) - 1)
     low = at.floor().clamp(max=len(HEAT) - 2)
     colour = torch.lerp(anchors[low.long()], anchors[low.long() + 1], (at - low)[..., None])
-    rgba = torch.cat([colour, (90 + 130 * values)[..., None]], -1).round().to(torch.uint8)
+    rgba = torch.cat([colour, (70 + 160 * values)[..., None]], -1).round().to(torch.uint8)
     return Image.fromarray(rgba.numpy(), "RGBA")
 
 
 def _laid(base: Image, heat: Image) -> Image:
     from PIL import Image
 
-    return Image.alpha_composite(base.convert("RGBA"), heat).convert("RGB")
+    # Over grey: a picture's own colours would be taken for heat.
+    return Image.alpha_composite(base.convert("L").convert("RGBA"), heat).convert("RGB")
 
 
 def _inlined(picture: Image) -> str:

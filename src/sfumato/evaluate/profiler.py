@@ -76,8 +76,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Length:
-    """One attention call. site: as in Row.   queries, keys: how many tokens."""
+    """One attention call. stage, site: as in Row.   queries, keys: how many tokens."""
 
+    stage: str
     site: str
     queries: int
     keys: int
@@ -176,7 +177,8 @@ class _Watch(TorchDispatchMode):
             self.pending.append((key, start, end))
         self.work[key] += Work(seconds, _flops(packet, args, kwargs, out), 0 if _is_view(func) else _moved(args, kwargs, out), 1)
         if key[1] == "attention" and (lengths := _lengths(packet, args)):
-            self.lengths.append(Length(".".join(place.name.split(".")[1:4]), *lengths))
+            row = Row(*key, Work())
+            self.lengths.append(Length(row.stage, row.site, *lengths))
         return out
 
 

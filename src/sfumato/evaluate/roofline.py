@@ -60,7 +60,7 @@ def measured(device: torch.device, dtype: torch.dtype, tries: int = 5) -> Machin
     side, count = (8192, 1 << 28) if gpu else (1024, 1 << 24)
     a, b, big = (torch.ones(shape, device=device, dtype=dtype) for shape in ((side, side), (side, side), (count,)))
     other = torch.empty_like(big)
-    name = torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if gpu else f"CPU, torch threads: {torch.get_num_threads()}"
     products = 2 * side**3 / _fastest(lambda: a @ b, gpu, tries)
     return Machine(name, products, 2 * big.numel() * big.element_size() / _fastest(lambda: other.copy_(big), gpu, tries))
 

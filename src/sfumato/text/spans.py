@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sfumato.core.errors import UnknownNameError, UsageError
 
@@ -25,6 +25,15 @@ def find_phrase(states: TextStates, row: int, phrase: str) -> WordSpan:
     if _find([word.casefold() for word in states.dropped[row]], wanted) is not None:
         raise UsageError(f"{phrase!r} lies beyond what the text encoder reads", "a shorter prompt, or the word earlier in it")
     raise UnknownNameError("word of the prompt:", phrase, {word.text for word in words})
+
+
+def parts(states: TextStates, row: int, phrases: Mapping[str, str]) -> dict[str, range]:
+    """The tokens of each phrase, under its name, and those of every other word under "<word>@<first token>". Raises as `find_phrase`."""
+    spans = {name: find_phrase(states, row, phrase) for name, phrase in phrases.items()}
+    named = {name: range(span.start, span.end) for name, span in spans.items()}
+    taken = {token for tokens in named.values() for token in tokens}
+    others = {f"{w.text}@{w.start}": range(w.start, w.end) for w in states.words[row] if not taken & set(range(w.start, w.end))}
+    return {**named, **others}
 
 
 def _find(words: Sequence[str], wanted: Sequence[str]) -> int | None:

@@ -62,7 +62,7 @@ class AttentionRecorder:
 
 @dataclass
 class AttentionRecording(Session):
-    """The recorder at work. `sums`: (B, N, H | 1, h, w) in fp32 by place, for N text tokens; `seen`: how many evaluations each sum holds."""
+    """The recorder at work. `sums`: (B, N, H | 1, h, w) in fp32 by place, for N text tokens; `seen`: evaluations in each sum."""
 
     config: AttentionRecorder
     footprint: Footprint
