@@ -53,7 +53,7 @@ def test_heat_maps_of_a_picture_made_again(cli: Cli, model: Path) -> None:
     assert ran.code == 0 and "differs" not in ran.err, ran.err
     record = json.loads(Path("out/inspect-an-old-dog-0/heatmap.json").read_text())
     assert (record["prompt"], record["steps"], record["guidance"]) == ("an old dog", 3, 2)
-    alone = cli("inspect", model, "--heatmap", "an old dog", "--steps", 3, "--guidance", 2, "--json").lines[0]
+    alone = cli("inspect", model, "--heatmap", "an old dog", "--steps", 3, "--guidance", 2, "--json", "--out", "alone").lines[0]
     for word, same in zip(record["words"], alone["words"], strict=True):
         assert word["mass"] == pytest.approx(same["mass"], rel=1e-3)
 

@@ -49,7 +49,7 @@ UNET = {"convolution": 3.0, "attention": 1.0, "linear": 1.0}
 def test_the_rule(unet: Profile, transformer: Profile, verdict: str) -> None:
     reached, summary, findings = paper.verdict(unet, transformer, seen(linear=1.0))
     assert reached == verdict and "can be checked here" in summary
-    assert sum(f.passed is None and f.name.startswith("not checked") for f in findings) == len(paper.NOT_CHECKED)
+    assert {f.name for f in findings if f.passed is None} >= set(paper.NOT_CHECKED)
 
 
 def test_both_networks_are_profiled(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

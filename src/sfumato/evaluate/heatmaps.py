@@ -29,7 +29,7 @@ from .attribution import spread
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SHOWN = 256  # pixels of the longer side, at least: emoji-sized pictures hide what a map shows
+SHOWN = 256  # pixels of the longer side, at least: small pictures hide what a map shows
 # From nothing to all: dark violet, red, orange, pale yellow.
 HEAT = ((24, 10, 60), (126, 26, 110), (214, 62, 62), (250, 148, 30), (252, 245, 180))
 

@@ -32,7 +32,8 @@ OUTSIDE = "sampler"
 
 aten = torch.ops.aten
 _PRODUCTS = {aten.mm, aten.addmm, aten._scaled_mm}
-_BATCHED = {aten.bmm, aten.baddbmm, aten._softmax, aten._safe_softmax}
+_BATCHED = {aten.bmm, aten.baddbmm}
+_SOFTMAX = {aten._softmax, aten._safe_softmax}
 _CONVOLUTIONS = {aten.convolution, aten._convolution, aten.cudnn_convolution}
 _NORMS = {aten.native_layer_norm, aten.native_group_norm, aten.native_batch_norm}
 
@@ -165,7 +166,7 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs, packet, place = kwargs or {}, func._overloadpacket, self.stack[-1]
         key = (place.name, _kind(func, packet, place))
-        on_gpu = any(isinstance(a, Tensor) and a.is_cuda for a in args)
+        on_gpu = any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in tree_leaves(args))
         if on_gpu:
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()  # type: ignore[no-untyped-call]
@@ -183,14 +184,14 @@ class _Watch(TorchDispatchMode):
 
 
 def _kind(func: Any, packet: Any, place: _Place) -> Kind:
-    if isinstance(place.module, nn.Linear) or packet in _PRODUCTS:
+    if "scaled_dot_product" in str(packet) or (place.attending and packet in _BATCHED | _SOFTMAX):
+        return "attention"
+    if isinstance(place.module, nn.Linear) or packet in _PRODUCTS | _BATCHED:
         return "linear"
     if packet in _CONVOLUTIONS:
         return "convolution"
     if packet in _NORMS or (place.module is not None and type(place.module).__name__.endswith("Norm")):
         return "norm"
-    if "scaled_dot_product" in str(packet) or (packet in _BATCHED and place.attending):
-        return "attention"
     return "elementwise" if torch.Tag.pointwise in func.tags else "other"
 
 
@@ -221,4 +222,4 @@ def _flops(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
 def _lengths(packet: Any, args: tuple[Any, ...]) -> tuple[int, int] | None:
     if "scaled_dot_product" in str(packet):
         return args[0].shape[-2], args[1].shape[-2]
-    return tuple(args[0].shape[-2:]) if "softmax" in str(packet) else None
+    return (args[0].shape[-2], args[0].shape[-1]) if packet in _SOFTMAX else None

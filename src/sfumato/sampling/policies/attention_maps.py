@@ -36,8 +36,8 @@ class AttentionRecorder:
     """`apart`: what is kept apart instead of being averaged.   blocks, steps: where it looks, None = everywhere.
 
     lane: whose rows are recorded.   queries, keys: streams by name. It leaves every bit of the picture as it is, but attention is
-    computed twice where it looks (more often for texts longer than a head is wide), and a compiled block runs eagerly there. A recorder
-    inside another sees the other's questions too: the same numbers once more, so its means hold.
+    computed twice where it looks (more often for texts longer than a head is wide), and a compiled block runs eagerly there, which may
+    change last bits. A recorder inside another sees the other's questions too: the same numbers once more, so its means hold.
     """
 
     apart: frozenset[Axis] = frozenset()
