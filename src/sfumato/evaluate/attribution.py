@@ -17,7 +17,7 @@ from torch import Tensor
 from ..core.errors import UsageError
 
 Threshold = tuple[Literal["absolute", "quantile"], float]
-THRESHOLDS: tuple[Threshold, ...] = tuple((kind, k / 10) for kind in ("absolute", "quantile") for k in range(1, 10))  # type: ignore[misc]
+THRESHOLDS: tuple[Threshold, ...] = tuple((kind, k / 10) for kind in ("absolute", "quantile") for k in range(1, 10))
 
 
 def spread(maps: Tensor) -> Tensor:

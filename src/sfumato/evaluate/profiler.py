@@ -161,7 +161,7 @@ class _Watch(TorchDispatchMode):
     pending: list[tuple[tuple[str, Kind], Any, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs, packet, place = kwargs or {}, func._overloadpacket, self.stack[-1]
@@ -169,12 +169,12 @@ class _Watch(TorchDispatchMode):
         on_gpu = any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in tree_leaves(args))
         if on_gpu:
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()  # type: ignore[no-untyped-call]
+            start.record()
         began = time.perf_counter()
         out = func(*args, **kwargs)
         seconds = 0.0 if on_gpu else time.perf_counter() - began
         if on_gpu:
-            end.record()  # type: ignore[no-untyped-call]
+            end.record()
             self.pending.append((key, start, end))
         self.work[key] += Work(seconds, _flops(packet, args, kwargs, out), 0 if _is_view(func) else _moved(args, kwargs, out), 1)
         if key[1] == "attention" and (lengths := _lengths(packet, args)):
