@@ -45,11 +45,11 @@ def test_a_recorder_that_forgets_the_picture_fails_them(monkeypatch: pytest.Monk
 )
 def test_the_rule(changed: dict[str, object], verdict: str) -> None:
     found = replace(FOR, **changed)  # type: ignore[arg-type]
-    assert cow.verdict([found] * 3)[0] == verdict
+    assert cow.verdict([(found, FOR)] * 3)[0] == verdict
 
 
 def test_a_difference_within_chance_is_none() -> None:
-    mixed = [replace(FOR, density=(1 + gain, 1.0)) for gain in (1.0, -0.9, 0.8, -0.7)]
+    mixed = [(replace(FOR, density=(1 + gain, 1.0)), FOR) for gain in (1.0, -0.9, 0.8, -0.7)]
     assert cow.verdict(mixed)[0] == "not reproduced"
 
 
@@ -58,7 +58,7 @@ def test_real_drawings_are_watched(tmp_path: Path, model: Path, monkeypatch: pyt
     monkeypatch.setattr(cow, "NOISES", 2)
     report = reproduce(cow.CLAIM.slug, "cpu", tmp_path / "claims", data=FIXTURE, model=str(model), work=tmp_path)
     assert report.verdict in ("reproduced", "partly", "not reproduced") and report.seeds == (0, 1)
-    assert report.summary.startswith("3 drawings") and len(report.findings) == 8
+    assert report.summary.startswith("3 drawings") and len(report.findings) == 10
     assert all(isinstance(f.found, float) and torch.tensor(f.found).isfinite() for f in report.findings)
     assert [(tmp_path / "claims" / p).stat().st_size > 2000 for p in report.pictures] == [True]
 

@@ -56,7 +56,8 @@ def check(budget: Budget) -> Outcome:
     return Outcome((*metrics(), *recorder())) if budget.name == "smoke" else measure(budget)
 
 
-Seen = tuple[Sample, Attribution, Mapping[str, Tensor]]
+# The attributions by renormalised and by raw maps: what cross attention shares among words alone, joint attention shares with the picture.
+Seen = tuple[Sample, tuple[Attribution, Attribution], Mapping[str, Tensor]]
 
 
 def measure(budget: Budget) -> Outcome:
@@ -70,7 +71,7 @@ def measure(budget: Budget) -> Outcome:
             found.append(seen)
     if len(found) < 2:
         raise DataError(f"{len(found)} drawings in {folder} have a mask and words that the text encoder reads", "at least 2 are needed")
-    reached, summary, findings = verdict([attribution for _, attribution, _ in found])
+    reached, summary, findings = verdict([both for _, both, _ in found])
     return Outcome(findings, reached, summary, tuple(range(NOISES)), (sheet(found[:6], budget.pictures / f"{budget.name}-maps.png"),))
 
 
@@ -86,15 +87,17 @@ def look(pipe: TextToImage, sample: Sample) -> Seen | None:
     except UsageError:
         return None
     seen = resized(attended(pipe, sample.image.float() / 127.5 - 1, prompt, LEVELS, NOISES), (mask.shape[0], mask.shape[1]))
-    maps = {name: merged(seen, rows) for name, rows in tokens.items()}
-    pictures = {"object": mask.float(), "content": spread(maps["content"]), "style": spread(maps["style"])}
-    return sample, attribute(maps, mask, "content", "style", CONTROL, HIGH), pictures
+    shares, raw = ({name: merged(maps, rows) for name, rows in tokens.items()} for maps in (renormalised(seen[None])[0], seen))
+    pictures = {"object": mask.float(), "content": spread(shares["content"]), "style": spread(shares["style"])}
+    first, second = (attribute(maps, mask, "content", "style", CONTROL, HIGH) for maps in (shares, raw))
+    return sample, (first, second), pictures
 
 
-def verdict(found: Sequence[Attribution]) -> tuple[Verdict, str, tuple[Finding, ...]]:
-    """Reproduced: all hold, clear of chance. Not reproduced: content words do not look at objects more than style words do, or the two
-    overlap as much as other words at both thresholds. Partly: the rest.
+def verdict(both: Sequence[tuple[Attribution, Attribution]]) -> tuple[Verdict, str, tuple[Finding, ...]]:
+    """By renormalised maps. Reproduced: all hold, clear of chance. Not reproduced: content words look at objects no more than style words
+    do, or the two overlap as much as other words at both thresholds. Partly: the rest.
     """
+    found = [shares for shares, _ in both]
     columns = {"content's attention on the object minus style's": [x.density[0] - x.density[1] for x in found]}
     columns |= {f"gap of content and style to all words, {t[0]} {t[1]}": [x.gaps[t] for x in found] for t in HIGH}
     columns |= {f"gap to the noun {CONTROL!r} alone, {t[0]} {t[1]}": [x.control[t] for x in found] for t in HIGH}
@@ -107,9 +110,10 @@ def verdict(found: Sequence[Attribution]) -> tuple[Verdict, str, tuple[Finding, 
         lead = lead or f"content minus style on the object {shown(mean, interval)}"
     held = [bool(f.passed) for f in findings]
     reached: Verdict = "reproduced" if all(held) else "partly" if held[0] and any(held[1:3]) else "not reproduced"
-    for i, name in enumerate(("content", "style")):
-        mean = sum(x.density[i] for x in found) / len(found)
-        findings.append(Finding(f"density of {name} words' attention on the object", "1 = no preference", mean))
+    for kind, side in (("share of the text", found), ("raw", [raw for _, raw in both])):
+        for i, name in enumerate(("content", "style")):
+            mean = sum(x.density[i] for x in side) / len(side)
+            findings.append(Finding(f"density of {name} words' attention on the object, {kind}", "1 = no preference", mean))
     return reached, f"{len(found)} drawings: {lead}; {sum(held)}/{len(held)} hold", tuple(findings)
 
 
@@ -133,8 +137,8 @@ def metrics() -> tuple[Finding, ...]:
     found = [
         exact("a map scaled and shifted, spread: largest difference", 0, _gap(spread(3 * maps + 5), spread(maps)), 1e-5),
         exact("IoU with itself, with the rest, both ways round", (1, 0, 4 / 7, 4 / 7), (iou(a, a), iou(a, ~a), iou(a, b), iou(b, a))),
-        exact("a word of three tokens, mean: largest difference", 0, _gap(merged(maps, range(3)), maps[:3].mean(0))),
-        exact("a word of three tokens, first: largest difference", 0, _gap(merged(maps, range(3), "first"), maps[0])),
+        exact("a word of three tokens, mean: largest difference", 0, _gap(merged(maps, (0, 1, 2)), maps[:3].mean(0))),
+        exact("a word of three tokens, first: largest difference", 0, _gap(merged(maps, (0, 1, 2), "first"), maps[0])),
     ]
     for high, counts in ((("absolute", 0.4), (2, 10)), (("absolute", 0.5), (0, 10)), (("quantile", 0.8), (0, 4))):
         x, y = (support(m, high) for m in (ramp, ramp.flip(-1)))  # type: ignore[arg-type]
