@@ -34,7 +34,7 @@ CLAIM = Claim(
     budgets=("smoke", "cpu"),
 )
 RIDGE = 312e12 / 2.04e12  # an A100's, bf16: FLOPs a byte
-STEPS, BATCH, SIDE = 20, 8, 64
+STEPS, BATCH, SIDE, TEXT_WIDTH = 20, 8, 64, 768
 NOT_CHECKED = {
     "shares of masked-token and autoregressive transformers": "not yet: no such backbone",
     "gain of fused attention, diffusion against decoding": "not yet: needs a GPU and an autoregressive backbone",
@@ -51,8 +51,8 @@ def measure(budget: Budget) -> Outcome:
     """Profile one evaluation of a U-Net, whole generations of the transformer, and count intensities at a batch of eight."""
     steps, repeats = max(1, round(STEPS * budget.scale)), max(1, round(5 * budget.scale))
     pipe = load(budget.model, device=budget.device, dtype=torch.float32)
-    unet = random_unet().to(budget.device)
-    x, text = torch.zeros(2, 4, SIDE, SIDE, device=budget.device), torch.zeros(2, 77, 64, device=budget.device)
+    unet = random_unet(budget.scale).to(budget.device)
+    x, text = torch.zeros(2, 4, SIDE, SIDE, device=budget.device), torch.zeros(2, 77, TEXT_WIDTH, device=budget.device)
     convolved = middle(repeats, lambda: unet(x, 0.5, text), {"network": unet})
     drawn = middle(repeats, lambda: pipe("a red heart, noto style", steps=steps), modules(pipe))
     batched = profile(lambda: pipe(["a red heart, noto style"] * BATCH, steps=1, guidance=1.0), modules(pipe))[1]
@@ -75,12 +75,17 @@ def middle(repeats: int, run: Callable[[], object], parts: Mapping[str, nn.Modul
     return seen[len(seen) // 2]
 
 
-def random_unet() -> nn.Module:
-    """A U-Net of Stable Diffusion's plan at a fifth of its width: shares and lengths hang on the plan, not on what it learned."""
+def random_unet(scale: float) -> nn.Module:
+    """Stable Diffusion 1's U-Net with random weights: time does not hang on what was learned, but on the width it does (convolutions grow
+    with its square, attention does not), so only a dry run is narrower.
+    """
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    net: nn.Module = UNet2DConditionModel(sample_size=SIDE, block_out_channels=(64, 128, 256, 256), cross_attention_dim=64)
+    width = 32 * max(1, round(10 * scale))
+    net: nn.Module = UNet2DConditionModel(
+        sample_size=SIDE, block_out_channels=(width, 2 * width, 4 * width, 4 * width), cross_attention_dim=TEXT_WIDTH
+    )
     return net.eval()
 
 
