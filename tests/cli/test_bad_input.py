@@ -149,7 +149,7 @@ def test_a_traceback_only_with_debug(cli: Cli, model: Path, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr(generate, "_load", broken)
+    monkeypatch.setattr(generate, "load_pipeline", broken)
     quiet, loud = cli("generate", "a cat", "--model", model), cli("generate", "a cat", "--model", model, "--debug")
     assert quiet.code == loud.code == 1
     assert "a fault of ours" in quiet.err and "--debug" in quiet.err and "Traceback" not in quiet.err

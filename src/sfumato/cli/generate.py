@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro import conf
 
-from ..core.errors import CancelledError, SfumatoError, UsageError, WeightsError
+from ..core.errors import CancelledError, SfumatoError, UsageError
 from ..core.files import write_with
 from . import png
 from .jobs import Job, Settings, batches, check, given, is_png, plan, refuse_existing, requests
-from .verb import DtypeName, Verb, make_folder, note, parse_size, pick_device, pick_dtype, progress_bars, unset
+from .redraw import load_pipeline, same_pixels, same_weights, threads, where
+from .verb import DtypeName, Verb, make_folder, note, parse_size, pick_device, progress_bars, unset
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,7 +97,7 @@ class Generate(Verb):
         for folder in {path.parent for path in paths}:
             make_folder(folder)
         device = pick_device(self.device or "auto")
-        pipe = _load(self.model or MODEL, device, self.dtype)
+        pipe = load_pipeline(self.model or MODEL, device, self.dtype)
         for size in {job.settings.size or pipe.defaults.size for job in jobs}:
             pipe.possible_size(size)
         self._draw(pipe, jobs, self.batch or (1 if device == "cpu" else 8))
@@ -178,18 +178,18 @@ class Generate(Verb):
         settings = Settings(record.negative, record.steps, record.guidance, record.solver, record.size, record.shift)
         check(settings, str(picture))
         make_folder(target.parent)
-        model, device = self.model or _where(record.model), self.device or pick_device(record.device)
-        pipe = _load(model, device, self.dtype or record.dtype)
-        _same_weights(record.model, pipe, picture)
+        model, device = self.model or where(record.model), self.device or pick_device(record.device)
+        pipe = load_pipeline(model, device, self.dtype or record.dtype)
+        same_weights(record.model, pipe, picture)
         pipe.possible_size(record.size)
         started = time.monotonic()
-        with progress_bars(self.quiet, steps=1) as update, _threads(record.machine.threads):
+        with progress_bars(self.quiet, steps=1) as update, threads(record.machine.threads):
             machine = png.Machine.here()
             job = Job(record.prompt, record.seed, settings, target)
             pictures = _pictures(pipe, [job], lambda step: update("steps", step.index, step.total), record.frame)
             made = self._record(pictures, 0, model, machine)
             png.save(pictures[0], made, target)
-        same = _same_pixels(picture, pictures[0])
+        same = same_pixels(picture, pictures[0])
         self._report(target, made, time.monotonic() - started, identical=same)
         for difference in _differences(record, made):
             note(difference)
@@ -202,12 +202,6 @@ class Generate(Verb):
         if refused:
             named = ", ".join("a prompt" if name == "prompt" else f"--{name}" for name in refused)
             raise UsageError(f"--again repeats a picture as it was, so it takes no {named}", "leave it out, or leave out --again")
-
-
-def _load(model: str, device: str, dtype: str | None) -> TextToImage:
-    from ..pipelines import load
-
-    return load(model, device=device, dtype=pick_dtype(dtype))  # type: ignore[arg-type]
 
 
 def _pictures(pipe: TextToImage, batch: Sequence[Job], on_step: Any, frame: tuple[int, int, int] | None = None) -> Pictures:
@@ -224,27 +218,6 @@ def _pictures(pipe: TextToImage, batch: Sequence[Job], on_step: Any, frame: tupl
         raise SfumatoError(f"{len(batch)} pictures at once fill the memory of {pipe.device}", "a smaller --batch or --size") from error
 
 
-def _where(model: png.ModelId) -> str:
-    """A model by its name where it ships with the package, else where it was loaded from."""
-    from ..pipelines import shipped
-
-    if model.name in shipped():
-        return model.name
-    if not Path(model.path).is_dir():
-        raise UsageError(f"the model {model.name!r} that drew the picture is not in {model.path}", "say where it is: --model FOLDER")
-    return model.path
-
-
-def _same_weights(model: png.ModelId, pipe: TextToImage, picture: Path) -> None:
-    for part, recorded, key in (("network", model.sha256, "sha256"), ("codec", model.codec_sha256, "codec_sha256")):
-        found = pipe.identity.get(key, "")
-        if found != recorded:
-            raise WeightsError(
-                f"{picture} was drawn by another model: the {part} of {model.name!r} had sha256 {recorded}, this one has {found}",
-                "name the model that drew it: --model FOLDER",
-            )
-
-
 def _differences(then: png.Record, now: png.Record) -> Iterator[str]:
     """What may change the last bits: one remark for each thing that is not as it was."""
     pairs = {
@@ -258,26 +231,3 @@ def _differences(then: png.Record, now: png.Record) -> Iterator[str]:
     for name, (before, after) in pairs.items():
         if before != after:
             yield f"{name} was {before} and is {after} now, which may change the last bits"
-
-
-def _same_pixels(picture: Path, drawn: Image) -> bool:
-    from PIL import Image
-
-    with Image.open(picture) as opened:
-        return opened.mode == drawn.mode and opened.size == drawn.size and opened.tobytes() == drawn.tobytes()
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """torch on `count` threads, where this machine has as many; sums are split differently on another number of threads."""
-    import os
-
-    import torch
-
-    before = torch.get_num_threads()
-    if 1 <= count <= (os.cpu_count() or 1):
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

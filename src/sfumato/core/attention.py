@@ -17,13 +17,17 @@ from torch.nn.functional import scaled_dot_product_attention
 
 @dataclass(frozen=True)
 class Heads:
-    """q, k, v: (B, H, N, d).   keep: (B, N), True = a real key.   pos: (B | 1, N, A) coordinates, rotated by the core."""
+    """q, k, v: (B, H, N, d).   keep: (B, N), True = a real key.   pos: (B | 1, N, A) coordinates, rotated by the core.
+
+    grid: token rows and columns of a picture-like stream.
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
     keep: Tensor | None = None
     pos: Tensor | None = None
+    grid: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

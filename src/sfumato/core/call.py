@@ -41,7 +41,8 @@ class Site:
 class Footprint:
     """Where a policy acts. blocks: indices, None = all.   hooks: which kinds.   reads, writes: what it takes and alters
     ("attention", "tokens", "branch", ...).   requires: capabilities of the network ("softmax", "joint", "probabilities").
-    gradients: whether it may run while gradients are recorded (caches may not).
+    gradients: whether it may run while gradients are recorded (caches may not).   observes: it looks and changes nothing, not a bit;
+    lanes that only observers watch are still evaluated as one batch, as without them.
     """
 
     hooks: frozenset[Hook]
@@ -49,6 +50,7 @@ class Footprint:
     writes: frozenset[str] = frozenset()
     requires: frozenset[str] = frozenset()
     gradients: bool = True
+    observes: bool = False
 
     def covers(self, block: int) -> bool:
         return bool(self.hooks & {"branch", "attention", "tokens"}) and (self.blocks is None or block in self.blocks)
@@ -110,6 +112,7 @@ class Call:
     """One evaluation. sessions: outermost first.   adapters: by Linear name.   lane: which named evaluation.
     step: index in the run.   t: noise level of the rows (B,), for parts that depend on it.   rows: request ids.
     noise: random tensors drawn beforehand, by purpose.   taps: site names whose branch outputs are returned in `Out.feats`.
+    together: where lanes run as one batch, the rows of each; `lane` then names all of them.
     """
 
     sessions: tuple[Session, ...] = ()
@@ -120,6 +123,11 @@ class Call:
     rows: tuple[int, ...] = ()
     noise: Mapping[str, Tensor] = field(default_factory=dict)
     taps: frozenset[str] = frozenset()
+    together: Mapping[str, slice] = field(default_factory=dict)
+
+    def rows_of(self, lane: str) -> slice | None:
+        """The rows of this batch that are `lane`'s; None when that lane is not evaluated here."""
+        return self.together.get(lane, slice(None) if lane == self.lane else None)
 
     def touches(self, block: int) -> bool:
         """Whether anything in this Call acts inside program item `block`."""
@@ -140,10 +148,16 @@ class Call:
 
 
 def check_policies(policies: Iterable[Acting], capabilities: Collection[str], gradients: bool = False) -> None:
-    """Raise `ConflictError` when a policy needs what the network lacks, two write the same thing, or a cache meets gradients."""
+    """Raise `ConflictError` when a policy needs what the network lacks, two write the same thing, a cache meets gradients, or an
+    observer stands outside a policy whose changes it would not see.
+    """
     writers: dict[str, str] = {}
+    observers: dict[Hook, str] = {}
     for policy in policies:
         name, footprint = type(policy).__name__, policy.footprint
+        if not footprint.observes and (outer := [observers[h] for h in sorted(footprint.hooks & observers.keys())]):
+            raise ConflictError(f"{outer[0]} would not see what {name} does", f"list {outer[0]} last: the first listed is the outermost")
+        observers |= dict.fromkeys(footprint.hooks, name) if footprint.observes else {}
         if missing := footprint.requires - set(capabilities):
             raise ConflictError(
                 f"{name} needs {', '.join(sorted(missing))}",

@@ -38,7 +38,10 @@ class Units:
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """One site: its streams, the names of its parameters, its units, and `cost(tokens by stream)` in multiply-adds per row."""
+    """One site: its streams, the names of its parameters, its units, and `cost(tokens by stream)` in multiply-adds per row.
+
+    The cost is the core's: a modulation acts once a row, whatever the tokens.
+    """
 
     site: Site
     streams: tuple[str, ...]

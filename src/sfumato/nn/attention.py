@@ -81,7 +81,7 @@ class Projections(nn.Module):
             k, v = self.reduce(k, stream.grid).to(v.dtype), self.reduce(v, stream.grid).to(v.dtype)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         # Norms may come back in fp32 under autocast; attention wants one type.
-        return Heads(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, stream.keep, stream.pos)
+        return Heads(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, stream.keep, stream.pos, stream.grid)
 
 
 # The role of projections that serve every stream without projections of its own (FLUX's single-stream blocks).
@@ -141,7 +141,10 @@ class CrossAttention(nn.Module):
         split = partial(_split, heads=self.heads)
         k, v = split(self.k(source.x, call)), split(self.v(source.x, call))
         nothing = k[:, :, :0]
-        heads = {n: Heads(split(self.q(x, call)).to(v.dtype), nothing, nothing, pos=state.streams[n].pos) for n, x in inputs.items()}
+        heads = {
+            n: Heads(split(self.q(x, call)).to(v.dtype), nothing, nothing, pos=state.streams[n].pos, grid=state.streams[n].grid)
+            for n, x in inputs.items()
+        }
         heads[self.source] = Heads(nothing, k, v, source.keep, source.pos)
         plan = {n: (Group((self.source,)),) for n in inputs}
         mixed = _hooks(partial(_planned, plan), site, call)(heads, plan)

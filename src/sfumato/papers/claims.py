@@ -134,6 +134,14 @@ def exact(name: str, expected: float | Sequence[float], found: float | Sequence[
     return Finding(name, _one(wanted), _one(got), passed, unit)
 
 
+def drawings(budget: Budget) -> Path:
+    """The EmojiWorld folder that a budget names. Raises `DataError` when it is not there."""
+    folder = budget.data or Path(os.environ.get("SFUMATO_DATA", "data/emoji"))
+    if not folder.exists():
+        raise DataError(f"there are no drawings in {folder}", f"sfumato data emoji --out {folder}, or name their folder in SFUMATO_DATA")
+    return folder
+
+
 def _one(values: tuple[float, ...]) -> Value:
     return values[0] if len(values) == 1 else values
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from ..core.files import write_bytes
+from ..core.svg import COLOURS, document, label, shifted
 
-COLOURS = ("#1f5fa8", "#c4500f", "#2e7d4f", "#7b4ea3")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 250, 58, 14, 34, 40
 
 
@@ -35,13 +34,8 @@ def chart(panels: Sequence[Panel], path: Path, columns: int = 2) -> Path:
     """Write all panels, `columns` side by side, into the SVG `path`."""
     rows = -(-len(panels) // columns)
     width, height = WIDTH * min(columns, len(panels)), HEIGHT * rows
-    placed = [
-        f'<g transform="translate({WIDTH * (i % columns)} {HEIGHT * (i // columns)})">{_panel(panel)}</g>' for i, panel in enumerate(panels)
-    ]
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
-    font = 'font-family="DejaVu Sans, Helvetica, Arial, sans-serif" font-size="11"'
-    paper = f'<rect width="{width}" height="{height}" fill="white"/>'
-    write_bytes(path, "\n".join([f"{head} {font}>", paper, *placed, "</svg>", ""]).encode())
+    placed = [shifted(WIDTH * (i % columns), HEIGHT * (i // columns), _panel(panel)) for i, panel in enumerate(panels)]
+    write_bytes(path, document(width, height, placed).encode())
     return path
 
 
@@ -58,12 +52,12 @@ def _panel(panel: Panel) -> str:
     def up(value: float) -> float:
         return TOP + inner_height * (high - value) / (high - low)
 
-    parts = [_text(LEFT, 14, panel.title, "start", "font-weight='bold'"), _text(LEFT + inner_width / 2, HEIGHT - 8, panel.x_title)]
+    parts = [label(LEFT, 14, panel.title, "start", "font-weight='bold'"), label(LEFT + inner_width / 2, HEIGHT - 8, panel.x_title)]
     for k in range(5):
         value = low + (high - low) * k / 4
         parts.append(f'<path d="M{LEFT} {up(value):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-        parts.append(_text(LEFT - 5, up(value) + 4, f"{value:.3g}", "end"))
-    parts += [_text(across(i), HEIGHT - BOTTOM + 14, label) for i, label in enumerate(panel.x)]
+        parts.append(label(LEFT - 5, up(value) + 4, f"{value:.3g}", "end"))
+    parts += [label(across(i), HEIGHT - BOTTOM + 14, name) for i, name in enumerate(panel.x)]
     for number, line in enumerate(panel.lines):
         colour = COLOURS[number % len(COLOURS)]
         # Arms stand a little apart so that their intervals do not hide each other.
@@ -72,9 +66,5 @@ def _panel(panel: Panel) -> str:
         parts.append(f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         parts += [f'<path d="M{x:.1f} {up(p[1]):.1f}V{up(p[2]):.1f}" stroke="{colour}"/>' for x, p in at if p[1] == p[1]]
         parts += [f'<circle cx="{x:.1f}" cy="{up(point[0]):.1f}" r="2.6" fill="{colour}"/>' for x, point in at]
-        parts.append(_text(LEFT + 110 * number, 28, f"● {line.name}", "start", f"fill='{colour}'"))
+        parts.append(label(LEFT + 110 * number, 28, f"● {line.name}", "start", f"fill='{colour}'"))
     return "".join(parts)
-
-
-def _text(x: float, y: float, text: str, anchor: str = "middle", more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'

@@ -170,7 +170,7 @@ def _shared_dit(net: Any, streams: Mapping[str, Stream], cond: Conditions) -> Te
     for block in net.blocks:
         (shift_a, scale_a, gate_a), (shift_m, scale_m, gate_m) = (branch.modulation["image"](c) for branch in (block.attention, block.mlp))
         projections = block.attention.core.projections["image"]
-        heads = projections.project(modulate(block.attention.norm(x), shift_a, scale_a), None, None, None)
+        heads = projections.project(y := modulate(block.attention.norm(x), shift_a, scale_a), Stream(y), None)
         x = x + gate_a * projections.out(scaled_dot_product_attention(heads.q, heads.k, heads.v).transpose(1, 2).flatten(2))
         x = x + gate_m * block.mlp.core["image"](modulate(block.mlp.norm(x), shift_m, scale_m))
     return x[:, : state["image"].shape[1]]

@@ -7,7 +7,6 @@ and takes the loss on held-out drawings at even noise levels. A paper brings the
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,6 @@ import torch
 from ..backbones.mmdit import MMDiT, MMDiTConfig
 from ..core.config import to_dict
 from ..core.denoiser import Denoiser, Meaning
-from ..core.errors import DataError
 from ..core.files import write_bytes
 from ..core.rng import normal
 from ..data.sources import Source, open_source
@@ -34,7 +32,7 @@ from ..training.loop import TrainConfig, train
 from ..training.optimizers import OptimizerConfig
 from ..training.precompute import Precomputed, precompute
 from ..training.recipes import ModelRecipe
-from .claims import Budget, Outcome
+from .claims import Budget, Outcome, drawings
 from .plots import Line, Panel, chart
 from .study import Cell, Metric, Results, Rule, Study
 
@@ -88,9 +86,7 @@ class World:
 
 def open_world(budget: Budget) -> World:
     """Drawings, codec, text encoder and judge as `budget` names them. Raises `DataError` or `WeightsError` for what is missing."""
-    folder = budget.data or Path(os.environ.get("SFUMATO_DATA", "data/emoji"))
-    if not folder.exists():
-        raise DataError(f"there are no drawings in {folder}", f"sfumato data emoji --out {folder}, or name their folder in SFUMATO_DATA")
+    folder = drawings(budget)
     judge = Judge.load(budget.judge)
     judge.net.to(budget.device)
     judge.styler.to(budget.device)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..codecs.kl import KLCodec
-from ..core.call import Policy
+from ..core.call import Policy, Session
 from ..core.conditions import Conditions, Slot, Tokens, nulled
 from ..core.denoiser import Denoiser
 from ..core.errors import UsageError
@@ -65,7 +65,8 @@ class Draw:
 class Pictures:
     """Drawn pictures: `images` (B, 3, H, W) in [-1, 1] on the CPU, with the prompt, seed and frame of each row. Indexing gives PIL images.
 
-    `notes`: what the user should know (words beyond the encoder's reach, an untrained size).
+    `notes`: what the user should know (words beyond the encoder's reach, an untrained size). `sessions`: the run's policies at work, in
+    the order given: what a recorder saw is in its session, a row for each of the batch's pictures.
     """
 
     images: Tensor
@@ -74,6 +75,7 @@ class Pictures:
     frames: tuple[tuple[int, int, int], ...]
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    sessions: tuple[Session, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -166,7 +168,7 @@ class TextToImage:
         frames = tuple((len(rows), i, length) for i in range(len(rows)))
         if settings.size != self.defaults.size:
             notes = (*notes, f"this model was trained at {_by(self.defaults.size)}; {_by(settings.size)} is beyond what it has seen")
-        pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings, negative), notes)
+        pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings, negative), notes, process.sessions)
         return pictures if frame is None else _only(pictures, frame[1])
 
     def _process(self, settings: Draw) -> Ode:

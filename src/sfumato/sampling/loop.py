@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -31,11 +32,16 @@ OnStep = Callable[[Step], bool | None]
 
 
 def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:
-    """Answer all lanes. Lanes with nothing but an image, and no policy, adapter or tap, run as one batch."""
-    plain = {lane: c for lane, c in calls.items() if _bare(c.streams) and not _special(c.call)}
-    outs = {lane: denoiser.answer(c.streams, c.cond, c.call) for lane, c in calls.items() if lane not in plain}
-    if plain:
-        outs |= _together(denoiser, plain)
+    """Answer all lanes. Lanes with nothing but an image, no adapter or tap, and the same observers or no policy, run as one batch."""
+    outs: dict[str, Out] = {}
+    alike: dict[tuple[int, ...], dict[str, NetCall]] = {}
+    for lane, c in calls.items():
+        if _bare(c.streams) and not _special(c.call):
+            alike.setdefault(tuple(map(id, c.call.sessions)), {})[lane] = c
+        else:
+            outs[lane] = denoiser.answer(c.streams, c.cond, c.call)
+    for batch in alike.values():
+        outs |= _together(denoiser, batch)
     return outs
 
 
@@ -45,14 +51,17 @@ def _bare(streams: Mapping[str, Stream]) -> bool:
 
 
 def _special(call: Call) -> bool:
-    return bool(call.sessions or call.adapters or call.taps or call.noise)
+    return bool(call.adapters or call.taps or call.noise) or not all(s.footprint.observes for s in call.sessions)
 
 
 def _together(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:
     members = list(calls.values())
     images = [c.streams["image"] for c in members]
     x, t = torch.cat([i.x for i in images]), torch.cat([i.t for i in images if i.t is not None])
-    out = denoiser.out(x, t, concatenate([c.cond for c in members]), replace(members[0].call, lane="+".join(calls), t=t))
+    ends = list(accumulate(len(i.x) for i in images))
+    rows = {lane: slice(end - len(i.x), end) for lane, i, end in zip(calls, images, ends, strict=True)}
+    call = replace(members[0].call, lane="+".join(calls), t=t, together=rows)
+    out = denoiser.out(x, t, concatenate([c.cond for c in members]), call)
     parts = {name: pred.split([len(i.x) for i in images]) for name, pred in out.pred.items()}
     return {lane: Out({name: part[i] for name, part in parts.items()}, {}, out.aux) for i, lane in enumerate(calls)}
 
