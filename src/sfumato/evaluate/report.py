@@ -12,31 +12,10 @@ from torch import Tensor
 
 from ..core.config import to_dict
 from ..core.files import write_json
-from .metrics import Estimate, bootstrap, wilson
+from .metrics import Estimate, Score
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-@dataclass(frozen=True)
-class Score:
-    """A mean over `count` pictures with its 95% interval (Wilson's for rates, bootstrap for means)."""
-
-    value: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def rate(cls, hits: Tensor) -> Score:
-        """From (N,) booleans."""
-        right, count = int(hits.sum()), len(hits)
-        return cls(right / max(1, count), *wilson(right, count), count)
-
-    @classmethod
-    def mean(cls, values: Tensor, seed: int = 0) -> Score:
-        """From (N,) numbers."""
-        return cls(float(values.double().mean()), *bootstrap(values, seed), len(values))
 
 
 @dataclass(frozen=True)
