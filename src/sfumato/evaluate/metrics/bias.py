@@ -18,7 +18,7 @@ from .estimates import Score
 
 @dataclass(frozen=True)
 class PromptBias:
-    """One neutral prompt. `shares`: by category, of the `count` pictures that show one; `mad` and what a fair model would score, `floor`."""
+    """One neutral prompt. `shares`: by category, of the `count` pictures that show one; `floor`: the `mad` that a fair model would score."""
 
     shares: tuple[float, ...]
     mad: float

@@ -1,4 +1,4 @@
-"""Numbers with their doubt: rates, means, differences and statistics of whole sets, each with an interval, a spread or the reason it has none."""
+"""Numbers with their doubt: rates, means and statistics of whole sets, each with an interval, a spread or the reason it has none."""
 
 from __future__ import annotations
 
