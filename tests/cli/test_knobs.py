@@ -26,7 +26,7 @@ from sfumato.training.loop import TrainConfig
 from sfumato.training.optimizers import OptimizerConfig, build
 from sfumato.training.recipes import CodecRecipe, ModelRecipe
 
-from .conftest import Cli, Ran
+from .conftest import Cli, Ran, small_judge
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ GENERATE = {
     "device": Knob(("--device", "meta:9"), lambda plain, turned: turned.code != 0),
     "dtype": Knob(("--dtype", "bfloat16"), redrawn("dtype")),
     "batch": Knob(("--batch", "2", "--num", "2"), lambda plain, turned: [x["frame"][0] for x in turned.lines] == [2, 2]),
+    "best_of": Knob(("--best-of", "4", "--scorer", "eye"), lambda plain, turned: turned.lines[0]["chosen"]["of"] == 4),
+    "scorer": Knob(("--scorer", "judge"), refused("has nothing to choose from")),
     "out": Knob((), lambda plain, turned: plain.lines[0]["path"] != turned.lines[0]["path"]),
     "sheet": Knob(("--sheet", "all.png"), lambda plain, turned: Path("all.png").is_file()),
     "again": Knob(("--again", "x.png"), refused("takes no a prompt")),
@@ -83,6 +85,7 @@ GENERATE = {
 def test_every_option_of_generate(cli: Cli, model: Path) -> None:
     assert set(GENERATE) == {f.name for f in fields(Generate)}
     Path("more.txt").write_text("a bird")
+    small_judge().save(Path("eye"))
     plain = cli("generate", "a cat", *PLAIN, "plain", "--model", model)
     assert plain.code == 0
     for name, knob in GENERATE.items():

@@ -1,4 +1,4 @@
-"""Models that transformers computes, from folders on disk: safetensors only, every key matched, nothing fetched, no code of a checkpoint run."""
+"""Models that transformers computes, from folders: safetensors only, every key matched, nothing fetched, no code of a checkpoint run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from .errors import WeightsError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -97,3 +97,19 @@ def _refuse_mismatch(model: nn.Module, folder: Path, report: Mapping[str, Any], 
             f"the weights in {folder} are not those of a {type(model).__name__}: of {total} keys {', '.join(faults)}",
             "its config.json and its weights come from different models; fetch both from one place",
         )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The fast tokenizer in `folder`; `WeightsError` when there is none that can be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise WeightsError(f"cannot load the tokenizer in {folder}: {error}", "fetch the folder again") from error
+    if not tokenizer.is_fast:
+        raise WeightsError(
+            f"the tokenizer in {folder} ({type(tokenizer).__name__}) cannot say which characters a token covers",
+            "a tokenizer.json is needed: fetch one, or let the model's own transformers class write it with save_pretrained",
+        )
+    return tokenizer

@@ -22,8 +22,8 @@ from ..core.files import write_json, write_with
 from ..core.rng import generator
 from ..data.captions import phrase
 from .judge import Judge, Verdict
-from .metrics import alignment, frechet, kernel_distance
-from .report import Distance, Group, Report, Score, Scores, pair_grid, to_uint8
+from .metrics import Score, alignment, frechet, kernel_distance
+from .report import Distance, Group, Report, Scores, pair_grid, to_uint8
 
 Pairs = Literal["train", "test"]
 Progress = Callable[[int, int], None]

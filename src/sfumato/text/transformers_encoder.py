@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
-from sfumato.core.pretrained import load_pretrained, read_json, require_safetensors
+from sfumato.core.pretrained import load_pretrained, load_tokenizer, read_json, require_safetensors
 
 from .encoded import TextStates
 from .tokens import PromptTokenizer, padded, states
@@ -113,7 +113,7 @@ def load_text_encoder(
     if not words_in.is_dir():
         raise WeightsError(f"missing folder {words_in}", "the tokenizer's folder lies beside the text encoder's; name it with tokenizer=")
     model = load_pretrained(model_class, weights_in, dtype, _LEFT_BEHIND)
-    return TransformersEncoder(model.to(device), _load_tokenizer(words_in), layers, max_tokens)
+    return TransformersEncoder(model.to(device), load_tokenizer(words_in), layers, max_tokens)
 
 
 def _architecture(folder: Path) -> str:
@@ -125,18 +125,3 @@ def _architecture(folder: Path) -> str:
     if names[0] not in ARCHITECTURES:
         raise UnknownNameError("text encoder architecture", str(names[0]), ARCHITECTURES)
     return ARCHITECTURES[names[0]]
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # as above
-        raise WeightsError(f"cannot load the tokenizer in {folder}: {error}", "fetch the folder again") from error
-    if not tokenizer.is_fast:
-        raise WeightsError(
-            f"the tokenizer in {folder} ({type(tokenizer).__name__}) cannot say which characters a token covers",
-            "a tokenizer.json is needed: fetch one, or let the model's own transformers class write it with save_pretrained",
-        )
-    return tokenizer

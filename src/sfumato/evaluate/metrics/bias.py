@@ -18,7 +18,7 @@ from .estimates import Score
 
 @dataclass(frozen=True)
 class PromptBias:
-    """One neutral prompt. `shares`: by category, of the `count` pictures that show one; `floor`: the `mad` that a fair model would score."""
+    """One neutral prompt. `shares`: by category, of the `count` pictures that show one; `floor`: the `mad` of a fair model."""
 
     shares: tuple[float, ...]
     mad: float
