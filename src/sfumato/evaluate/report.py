@@ -125,8 +125,11 @@ class Report:
         return [f"{len(self.left_out)} of {asked} pictures are left out: {named}{'; ...' if len(self.left_out) > 5 else ''}"]
 
     def title(self) -> str:
+        return f"{self.model or 'model'}: {self.kind_title()}, {self.steps} steps, guidance {self.guidance:g}, seed {self.seed}"
+
+    def kind_title(self) -> str:
         seen = {"train": "pairs seen in training", "test": "pairs never seen in that style"}.get(self.pairs, self.pairs)
-        return f"{self.model or 'model'}: {self.count} {seen}, {self.steps} steps, guidance {self.guidance:g}, seed {self.seed}"
+        return f"{self.count} {seen}"
 
     def table(self) -> Table:
         """The scores as a rich table for the terminal."""

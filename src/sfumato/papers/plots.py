@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from ..core.files import write_bytes
+from ..evaluate.svg import COLOURS, text
 
-COLOURS = ("#1f5fa8", "#c4500f", "#2e7d4f", "#7b4ea3")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 250, 58, 14, 34, 40
 
 
@@ -58,12 +57,12 @@ def _panel(panel: Panel) -> str:
     def up(value: float) -> float:
         return TOP + inner_height * (high - value) / (high - low)
 
-    parts = [_text(LEFT, 14, panel.title, "start", "font-weight='bold'"), _text(LEFT + inner_width / 2, HEIGHT - 8, panel.x_title)]
+    parts = [text(LEFT, 14, panel.title, "start", "font-weight='bold'"), text(LEFT + inner_width / 2, HEIGHT - 8, panel.x_title)]
     for k in range(5):
         value = low + (high - low) * k / 4
         parts.append(f'<path d="M{LEFT} {up(value):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-        parts.append(_text(LEFT - 5, up(value) + 4, f"{value:.3g}", "end"))
-    parts += [_text(across(i), HEIGHT - BOTTOM + 14, label) for i, label in enumerate(panel.x)]
+        parts.append(text(LEFT - 5, up(value) + 4, f"{value:.3g}", "end"))
+    parts += [text(across(i), HEIGHT - BOTTOM + 14, label) for i, label in enumerate(panel.x)]
     for number, line in enumerate(panel.lines):
         colour = COLOURS[number % len(COLOURS)]
         # Arms stand a little apart so that their intervals do not hide each other.
@@ -72,9 +71,5 @@ def _panel(panel: Panel) -> str:
         parts.append(f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         parts += [f'<path d="M{x:.1f} {up(p[1]):.1f}V{up(p[2]):.1f}" stroke="{colour}"/>' for x, p in at if p[1] == p[1]]
         parts += [f'<circle cx="{x:.1f}" cy="{up(point[0]):.1f}" r="2.6" fill="{colour}"/>' for x, point in at]
-        parts.append(_text(LEFT + 110 * number, 28, f"● {line.name}", "start", f"fill='{colour}'"))
+        parts.append(text(LEFT + 110 * number, 28, f"● {line.name}", "start", f"fill='{colour}'"))
     return "".join(parts)
-
-
-def _text(x: float, y: float, text: str, anchor: str = "middle", more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'

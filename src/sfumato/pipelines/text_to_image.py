@@ -117,6 +117,11 @@ class TextToImage:
     def dtype(self) -> torch.dtype:
         return next(self.denoiser.net.parameters()).dtype
 
+    @property
+    def weights(self) -> int:
+        """Bytes of the network's and the codec's weights."""
+        return sum(p.numel() * p.element_size() for part in (self.denoiser.net, self.codec) for p in part.parameters())
+
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> TextToImage:
         """Move the network and the codec; the text encoder stays where it is, in fp32."""
         self.denoiser.net.to(device=device, dtype=dtype)
