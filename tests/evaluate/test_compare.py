@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +16,13 @@ import resvg_py
 import torch
 
 from sfumato.core.errors import NonFiniteError, UsageError
-from sfumato.evaluate.compare import compare
+from sfumato.evaluate.compare import _sets, compare
 from sfumato.evaluate.evaluate import Examined, examine
 from sfumato.evaluate.metrics import Score
 from sfumato.evaluate.page import write_page
 from sfumato.evaluate.svg import Spot, pareto, radar
 
-from .conftest import Oracle, World
+from .conftest import Oracle, World, tiny_judge
 from .test_evaluate import Perfect, noise
 
 
@@ -32,15 +33,15 @@ def examined(pipe: Any, world: World, oracle: Oracle, out: Path, **options: Any)
 def test_a_model_against_itself_and_against_noise(world: World, oracle: Oracle, tmp_path: Path) -> None:
     best, twin = (examined(Perfect(world), world, oracle, tmp_path / name) for name in ("best", "twin"))
     worse = examined(noise, world, oracle, tmp_path / "noise")
-    same = compare(best, twin, oracle)
+    same = compare(best, twin, tiny_judge())
     assert all(score.value == score.low == score.high == 0 for score in same.pictures.values()) and same.count == 8
     assert same.apart["equal in every pixel"].value == same.apart["SSIM"].value == 1.0
     assert same.apart["distance in feature maps"].value == pytest.approx(0, abs=1e-9) and same.apart["PSNR (dB)"].value > 100
     assert {row[2] for row in same.rows()} <= {"", "no difference seen"}
-    found = compare(best, worse, oracle)
+    found = compare(best, worse, tiny_judge())
     top = found.pictures["concept top-1"]
     assert top.value > 0.3 and top.low > 0 and dict((r[0], r[2]) for r in found.rows())["difference in concept top-1"] == "best"
-    back = compare(worse, best, oracle)
+    back = compare(worse, best, tiny_judge())
     assert back.pictures["concept top-1"].value == -top.value and back.rows()[0][2] == "best"
     assert found.sets["frechet"].value is None and "not estimable" in found.sets["frechet"].reason
     assert found.sets["cmmd"].value is not None and found.sets["cmmd"].value < 0
@@ -54,8 +55,6 @@ def test_sets_differ_with_the_jackknifes_spread(oracle: Oracle, tmp_path: Path) 
     best = examined(Perfect(world), world, oracle, tmp_path / "best")
     g = torch.Generator().manual_seed(0)
     many = {"features": torch.randn(60, 3, generator=g), "real_features": torch.randn(60, 3, generator=g)}
-    from dataclasses import replace
-
     distance = replace(
         best.report.distance, **{n: replace(best.report.distance.cmmd, value=1.0) for n in ("frechet", "density", "coverage")}
     )
@@ -63,8 +62,6 @@ def test_sets_differ_with_the_jackknifes_spread(oracle: Oracle, tmp_path: Path) 
     wide = replace(best, report=report, places=tuple(range(60)), **many)
     wide = replace(wide, images=best.images[:1].expand(60, -1, -1, -1), real=best.real[:1].expand(60, -1, -1, -1))
     far = replace(wide, features=wide.features + 3, report=replace(report, model="far"))
-    from sfumato.evaluate.compare import _sets
-
     found = _sets(wide, far, torch.arange(60), torch.arange(60))
     assert all(e.value is not None and e.spread is not None for e in found.values())
     assert all((found[name].value or 0) < 0 for name in ("frechet", "kernel", "cmmd"))
@@ -78,12 +75,12 @@ def test_what_cannot_be_compared(world: World, oracle: Oracle, tmp_path: Path) -
         return SimpleNamespace(images=torch.zeros(len(prompts), 3, 32, 32))
 
     best, broken = examined(Perfect(world), world, oracle, tmp_path / "best"), examined(half, world, oracle, tmp_path / "half")
-    assert compare(best, broken, oracle).count == 4
+    assert compare(best, broken, tiny_judge()).count == 4
     other = examined(Perfect(world), world, oracle, tmp_path / "other", seed=1)
-    with pytest.raises(UsageError, match="seed 0, .* seed 1"):
-        compare(best, other, oracle)
+    with pytest.raises(UsageError, match=r"seed 0, .* seed 1"):
+        compare(best, other, tiny_judge())
     one = examined(Perfect(world), world, oracle, tmp_path / "one", count=1)
-    assert compare(best, one, oracle).count == 1
+    assert compare(best, one, tiny_judge()).count == 1
 
 
 class Page(HTMLParser):
@@ -106,7 +103,7 @@ class Page(HTMLParser):
 def test_the_page_is_whole_and_fetches_nothing(world: World, oracle: Oracle, tmp_path: Path) -> None:
     best, worse = examined(Perfect(world), world, oracle, tmp_path / "best"), examined(noise, world, oracle, tmp_path / "<noise>")
     path = tmp_path / "report.html"
-    write_page(path, {"test": [best, worse]}, {"test": compare(best, worse, oracle)})
+    write_page(path, {"test": [best, worse]}, {"test": compare(best, worse, tiny_judge())})
     content = path.read_text()
     page = Page()
     page.feed(content)

@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 
 from sfumato.core.errors import NonFiniteError, UsageError
-from sfumato.evaluate.metrics import bootstrap, cmmd, finite_rows, frechet, jackknife, kernel_distance, manifolds, mmd2, wilson
+from sfumato.evaluate.metrics import Estimate, bootstrap, cmmd, finite_rows, frechet, jackknife, kernel_distance, manifolds, mmd2, wilson
 
 
 def features(rows: int, width: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -55,9 +55,10 @@ def brute_force(x: torch.Tensor, y: torch.Tensor) -> float:
 def test_the_kernel_distance_is_the_sum_written_out() -> None:
     x, y = features(11, 5, 0).double(), features(9, 5, 1, 0.3).double()
     assert float(mmd2(x, y)) == pytest.approx(brute_force(x, y), rel=1e-9)
-    # One subset of everything is the plain estimate, with no spread.
-    whole = kernel_distance(x, y[:9], subsets=1, size=100)
-    assert whole.spread == 0.0
+    # Too few for subsets: the plain estimate, without the false certainty of subsets that are all alike.
+    assert kernel_distance(x, y) == Estimate(float(mmd2(x, y)))
+    more = kernel_distance(features(40, 5, 0), features(40, 5, 1))
+    assert more.spread is not None and more.spread > 0
 
 
 def test_the_kernel_distance_is_unbiased() -> None:

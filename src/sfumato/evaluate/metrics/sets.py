@@ -45,13 +45,16 @@ def gaussian_distance(a: Tensor, b: Tensor) -> float:
 def kernel_distance(a: Tensor, b: Tensor, subsets: int = 50, size: int = 100, seed: int = 0) -> Estimate:
     """Kernel distance (Binkowski et al., arXiv 1801.01401): the unbiased squared MMD under k(x, y) = (x.y / D + 1)^3.
 
-    Mean over `subsets` random subsets of `size` rows from each side (fewer where there are fewer), and its standard deviation. The
-    estimate is unbiased at any size, so small negative values are right. Raises `UsageError`, `NonFiniteError`.
+    Mean over `subsets` random subsets of `size` rows from each side and its standard deviation, as published. With fewer than twice
+    `size` rows such subsets would be nearly one and the same: then the estimate from all rows, with the jackknife's spread. It is
+    unbiased at any size, so small negative values are right. Raises `UsageError`, `NonFiniteError`.
     """
     a, b = tables(a, b)
-    size = min(size, len(a), len(b))
-    if size < 2:
-        return Estimate(None, reason=f"not estimable: {min(len(a), len(b))} pictures, 2 needed")
+    fewest = min(len(a), len(b))
+    if fewest < 2:
+        return Estimate(None, reason=f"not estimable: {fewest} pictures, 2 needed")
+    if fewest < 2 * size:
+        return jackknife(lambda x, y: float(mmd2(x, y)), a, b)
     values: list[Tensor] = []
     for number in range(subsets):
         rng = generator((seed, "kid", number))
