@@ -39,7 +39,7 @@ def test_frechet_is_refused_with_the_reason_below_full_rank() -> None:
     found = frechet(features(12, 12, 0), features(100, 12, 1))
     assert found.value is None and found.reason == "not estimable: 12 pictures, 13 needed for 12 features"
     scarce = frechet(features(13, 12, 0), features(100, 12, 1))
-    assert scarce.value is not None and scarce.spread is None
+    assert scarce.value is not None and scarce.spread is None and scarce.reason.startswith("no spread")
 
 
 def brute_force(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -56,7 +56,7 @@ def test_the_kernel_distance_is_the_sum_written_out() -> None:
     x, y = features(11, 5, 0).double(), features(9, 5, 1, 0.3).double()
     assert float(mmd2(x, y)) == pytest.approx(brute_force(x, y), rel=1e-9)
     # Too few for subsets: the plain estimate, without the false certainty of subsets that are all alike.
-    assert kernel_distance(x, y) == Estimate(float(mmd2(x, y)))
+    assert kernel_distance(x, y) == Estimate(float(mmd2(x, y)), None, "no spread: 9 pictures, 20 needed")
     more = kernel_distance(features(40, 5, 0), features(40, 5, 1))
     assert more.spread is not None and more.spread > 0
 

@@ -77,8 +77,10 @@ class Comparison:
         return table
 
     def _set_row(self, field: str, found: Estimate) -> tuple[str, str]:
-        if found.value is None or found.spread is None:
-            return found.reason or f"{found.value:+.4f}", ""
+        if found.value is None:
+            return found.reason, ""
+        if found.spread is None:
+            return f"{found.value:+.4f} ({found.reason})", ""
         sign = -1 if field in LOWER_IS_BETTER else 1
         value, half = sign * found.value, 1.96 * found.spread
         return f"{found.value:+.4f} ± {found.spread:.4f}", self._favours(Score(value, value - half, value + half, self.count))

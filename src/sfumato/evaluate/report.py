@@ -176,7 +176,7 @@ def plain(score: Score) -> str:
 def estimate(found: Estimate) -> str:
     if found.value is None:
         return found.reason
-    return f"{found.value:.4f}" + (f" ± {found.spread:.4f}" if found.spread is not None else "")
+    return f"{found.value:.4f}" + (f" ± {found.spread:.4f}" if found.spread is not None else f" ({found.reason})")
 
 
 def _own(rate: Mapping[str, float] | None) -> str:

@@ -15,7 +15,7 @@ from ...core.rng import generator
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its uncertainty (`spread`: standard deviation, None where none is known), or the reason there is none."""
+    """A value with its uncertainty (`spread`: standard deviation); where either is None, the reason there is none."""
 
     value: float | None
     spread: float | None = None
@@ -70,8 +70,9 @@ def jackknife(statistic: Callable[..., float], *sets: Tensor, groups: int = 10, 
     A spread needs two rows in every group: with fewer there is a value alone.
     """
     value = statistic(*sets)
-    if min(len(s) for s in sets) < 2 * groups:
-        return Estimate(value)
+    fewest = min(len(s) for s in sets)
+    if fewest < 2 * groups:
+        return Estimate(value, reason=f"no spread: {fewest} pictures, {2 * groups} needed")
     dealt = {n: torch.randperm(n, generator=generator((seed, "jackknife", n))) % groups for n in {len(s) for s in sets}}
     without = torch.tensor([statistic(*(s[dealt[len(s)] != g] for s in sets)) for g in range(groups)], dtype=torch.float64)
     return Estimate(value, float((without.var(correction=0) * (groups - 1)).sqrt()))

@@ -24,7 +24,7 @@ def frechet(a: Tensor, b: Tensor) -> Estimate:
     if fewest < needed:
         return Estimate(None, reason=f"not estimable: {fewest} pictures, {needed} needed for {a.shape[1]} features")
     if fewest * 9 // 10 < needed:
-        return Estimate(gaussian_distance(a, b))
+        return Estimate(gaussian_distance(a, b), reason=f"no spread: nine tenths of {fewest} pictures are fewer than {needed}")
     return jackknife(gaussian_distance, a, b)
 
 
