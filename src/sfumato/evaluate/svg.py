@@ -54,13 +54,16 @@ def pareto(spots: Sequence[Spot], cost: str, quality: str) -> str:
     """Quality against cost, intervals as bars; models that no other beats in both are joined. "" with fewer than two."""
     if len(spots) < 2:
         return ""
-    left, right, top, bottom, width, height = 52, 16, 24, 42, SIZE, 280
+    left, right, bottom, width = 52, 16, 42, SIZE
+    # Names stand above the plane: models of one kind lie close together.
+    top = 26 + 15 * len(spots)
+    height = top + 256
     most = max(spot.cost for spot in spots) * 1.15 or 1.0
 
     def place(cost: float, quality: float) -> tuple[float, float]:
         return left + (width - left - right) * cost / most, top + (height - top - bottom) * (1 - quality)
 
-    parts = [text(left + (width - left - right) / 2, height - 6, cost), text(left, 14, quality, "start")]
+    parts = [text(left + (width - left - right) / 2, height - 6, cost), text(left, top - 8, quality, "start")]
     for k in range(5):
         x, y = place(most * k / 4, k / 4)
         parts.append(f'<path d="M{left} {y:.1f}H{width - right}M{x:.1f} {top}V{height - bottom}" stroke="#eee"/>')
@@ -74,8 +77,7 @@ def pareto(spots: Sequence[Spot], cost: str, quality: str) -> str:
         parts.append(
             f'<path d="M{x:.1f} {low:.1f}V{high:.1f}" stroke="{colour}"/><circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
         )
-        away, anchor = (-8, "end") if x > width / 2 else (8, "start")
-        parts.append(text(x + away, y - 6, spot.name, anchor, f"fill='{colour}'"))
+        parts.append(text(10, 16 + 15 * number, f"● {spot.name}", "start", f"fill='{colour}'"))
     return _figure(width, height, parts)
 
 
