@@ -15,6 +15,8 @@ from sfumato.cli import main
 from sfumato.codecs.kl import KLCodec, KLConfig, new_autoencoder
 from sfumato.core.conditions import Slot
 from sfumato.core.denoiser import Denoiser
+from sfumato.evaluate.judge import Judge
+from sfumato.evaluate.judge_net import JudgeConfig, JudgeNet, StyleNet
 from sfumato.pipelines import Defaults, TextToImage
 from sfumato.text import text_encoders
 from sfumato.text.minilm import load_minilm
@@ -56,6 +58,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     slots = (Slot("text"), Slot("pooled"))
     pipe = TextToImage(text_encoders.get("minilm")(), Denoiser(net), codec, slots, Defaults(size=(32, 32), steps=2))
     return pipe.save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def small_judge() -> Judge:
+    """An untrained judge of 32 x 32 pictures."""
+    import torch
+
+    torch.manual_seed(0)
+    shape = JudgeConfig(size=32, working=32, widths=(8, 8, 16, 16), depths=(0, 1, 1, 1), strokes=(8, 8), embed=8, hidden=8)
+    return Judge(JudgeNet(shape, 1, 1), StyleNet(shape, 1), shape, ("cat",), ("noto",), {})
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_nothing_is_overwritten_and_no_model_is_loaded_to_find_out(cli: Cli, mod
     assert cli("generate", "a cat", "--model", model).code == 0
     before = Path("out/a-cat-0.png").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(generate, "_load", lambda *_: pytest.fail("the model was loaded"))
+        patch.setattr(generate, "load_pipeline", lambda *_: pytest.fail("the model was loaded"))
         one = cli("generate", "a cat", "--model", model, "--steps", 3)
         many = cli("generate", "a cat", "a cat", "a dog", "--model", model)
     assert one.code == 1 and "exists" in one.err and "--overwrite" in one.err

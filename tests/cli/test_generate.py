@@ -13,8 +13,11 @@ from PIL import Image
 
 from sfumato.cli.jobs import slug
 from sfumato.cli.png import CHUNK, read
+from sfumato.evaluate.scorers import load_scorer
+from sfumato.pipelines import load
+from sfumato.pipelines.best_of import candidate_seeds
 
-from .conftest import Cli
+from .conftest import Cli, small_judge
 
 
 def pixels(path: str | Path) -> bytes:
@@ -64,6 +67,40 @@ def test_prompts_from_files_and_standard_input(cli: Cli, model: Path, monkeypatc
     assert (two["seed"], two["size"], two["solver"], two["guidance"]) == (0, [32, 48], "heun", 1.0)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"prompt": "from a pipe"}\n')))
     assert cli("generate", "--prompts", "-", "--model", model, "--out", "pipe").out == "pipe/from-a-pipe-0.png\n"
+
+
+def test_the_best_of_several_is_drawn_again_alone(cli: Cli, model: Path) -> None:
+    small_judge().save(Path("eye"))
+    words = ("generate", "a cat", "--model", model, "--seed", 7, "--json")
+    ran = cli(*words, "--best-of", 5, "--scorer", "eye")
+    line = ran.lines[0]
+    assert ran.code == 0 and "chosen by eye (" in ran.err and "let another scorer rate" in ran.err
+    assert line["chosen"]["of"] == 5 and line["chosen"]["seed"] == 7 and line["chosen"]["scorer"].startswith("eye (")
+    assert line["path"] == "out/a-cat-7.png" and line["seed"] in candidate_seeds(7, 5) and line["frame"][:2] == [1, 0]
+    # Candidate by candidate, none scores more than the one that was kept.
+    scorer = load_scorer("eye")
+    drawn = [load(model)("a cat", seed=seed).images for seed in candidate_seeds(7, 5)]
+    scores = [float(scorer(images, ["a cat"])) for images in drawn]
+    assert line["chosen"]["score"] == pytest.approx(max(scores)) and candidate_seeds(7, 5)[scores.index(max(scores))] == line["seed"]
+    for batch, out in ((1, "out"), (3, "three")):
+        assert cli(*words, "--best-of", 5, "--scorer", "eye", "--batch", batch, "--out", out, "--overwrite").code == 0
+        again = cli("generate", "--again", f"{out}/a-cat-7.png", "--json")
+        assert again.lines[0]["identical"] is True and again.lines[0]["chosen"] == read(Path(f"{out}/a-cat-7.png")).chosen.__dict__
+        assert Path(f"{out}/a-cat-7.png").read_bytes() == Path(f"{out}/a-cat-7-again.png").read_bytes()
+
+
+def test_best_of_refuses_what_cannot_choose(cli: Cli, model: Path) -> None:
+    Path("empty").mkdir()
+    for words, wanted in {
+        ("--best-of", 0): "best-of is 0",
+        ("--scorer", "judge"): "has nothing to choose from",
+        ("--best-of", 1, "--scorer", "judge"): "has nothing to choose from",
+        ("--best-of", 2, "--scorer", "empty"): "config.json is missing",
+        ("--best-of", 2): "(B, 3, 128, 128)",
+    }.items():
+        ran = cli("generate", "a cat", "--model", model, *words)
+        assert ran.code in (1, 2) and wanted in ran.err and "Traceback" not in ran.err, ran.err
+        assert not list(Path().rglob("*.png"))
 
 
 @pytest.mark.parametrize("options", [(), ("--solver", "heun", "--steps", 3, "--negative", "a long negative prompt", "--size", "48x32")])

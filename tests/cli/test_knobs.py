@@ -30,7 +30,7 @@ from sfumato.training.loop import TrainConfig
 from sfumato.training.optimizers import OptimizerConfig, build
 from sfumato.training.recipes import CodecRecipe, ModelRecipe
 
-from .conftest import Cli, Ran
+from .conftest import Cli, Ran, small_judge
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ GENERATE = {
     "device": Knob(("--device", "meta:9"), lambda plain, turned: turned.code != 0),
     "dtype": Knob(("--dtype", "bfloat16"), redrawn("dtype")),
     "batch": Knob(("--batch", "2", "--num", "2"), lambda plain, turned: [x["frame"][0] for x in turned.lines] == [2, 2]),
+    "best_of": Knob(("--best-of", "4", "--scorer", "eye"), lambda plain, turned: turned.lines[0]["chosen"]["of"] == 4),
+    "scorer": Knob(("--scorer", "judge"), refused("has nothing to choose from")),
     "out": Knob((), lambda plain, turned: plain.lines[0]["path"] != turned.lines[0]["path"]),
     "sheet": Knob(("--sheet", "all.png"), lambda plain, turned: Path("all.png").is_file()),
     "again": Knob(("--again", "x.png"), refused("takes no a prompt")),
@@ -87,6 +89,7 @@ GENERATE = {
 def test_every_option_of_generate(cli: Cli, model: Path) -> None:
     assert set(GENERATE) == {f.name for f in fields(Generate)}
     Path("more.txt").write_text("a bird")
+    small_judge().save(Path("eye"))
     plain = cli("generate", "a cat", *PLAIN, "plain", "--model", model)
     assert plain.code == 0
     for name, knob in GENERATE.items():
@@ -316,16 +319,23 @@ def test_every_option_reaches_the_builder(cli: Cli, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sfumato.evaluate.compare as comparing
     import sfumato.evaluate.evaluate as room
+    import sfumato.evaluate.features as extractors
+    import sfumato.evaluate.page as page
     from sfumato.data import sources
     from sfumato.evaluate.judge import Judge
 
     seen: list[dict[str, Any]] = []
 
     class Stand:
-        """A judge and a report with nothing in them."""
+        """A judge, a report and a comparison with nothing in them."""
 
         config = type("Config", (), {"size": 32})
+
+        @property
+        def report(self) -> Stand:
+            return self
 
         def table(self) -> str:
             return "the table"
@@ -335,7 +345,10 @@ def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch:
         seen[-1][options["pairs"]] = {**options, "dtype": pipe.dtype}
         return Stand()
 
-    monkeypatch.setattr(room, "evaluate", judged)
+    monkeypatch.setattr(room, "examine", judged)
+    monkeypatch.setattr(comparing, "compare", lambda *sides: (seen[-1].update(compared=True), Stand())[1])
+    monkeypatch.setattr(page, "write_page", lambda path, *what: seen[-1].update(page=path))
+    monkeypatch.setattr(extractors, "load_features", lambda folder, device: folder)
     monkeypatch.setattr(sources, "open_source", lambda spec, **_: seen[-1].update(data=spec))
     monkeypatch.setattr(Judge, "load", lambda folder: (seen.append({"judge": folder}), Stand())[1])
     monkeypatch.setattr("sfumato.cli.evaluate.to_dict", lambda report: {})
@@ -344,7 +357,7 @@ def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch:
     turned: dict[str, tuple[object, ...]] = {
         "data": ("--data", "other"), "pairs": ("--pairs", "test"), "count": ("--count", 7), "steps": ("--steps", 7),
         "guidance": ("--guidance", 2), "seed": ("--seed", 7), "batch": ("--batch", 7), "judge": ("--judge", "j"),
-        "dtype": ("--dtype", "bfloat16"), "out": ("--out", "elsewhere"),
+        "dtype": ("--dtype", "bfloat16"), "out": ("--out", "elsewhere"), "against": ("--against", model), "features": ("--features", "f"),
     }  # fmt: skip
     shown = {"model", "device", "json", "quiet", "debug"}
     assert set(turned) | shown == {f.name for f in fields(Evaluate)}
@@ -355,6 +368,7 @@ def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch:
         assert cli("evaluate", model, *words).code == 0, name
         assert seen[0] != seen[-1], name
     assert cli("evaluate", "nowhere").code == 2 and cli("evaluate", model, "--device", "warp").code == 2
+    assert "comparison" in cli("evaluate", model, "--against", model, "--json").lines[0]
     assert "sfumato data emoji --out missing" in cli("evaluate", model, "--data", "missing").err
 
 

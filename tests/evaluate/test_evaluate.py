@@ -15,7 +15,8 @@ from rich.console import Console
 
 from sfumato.core.errors import DataError, NonFiniteError, UsageError
 from sfumato.data.captions import phrase
-from sfumato.evaluate.evaluate import evaluate, select
+from sfumato.evaluate.evaluate import evaluate
+from sfumato.evaluate.selection import select
 
 from .conftest import CONCEPTS, Oracle, World
 
@@ -40,6 +41,7 @@ def noise(prompts: Sequence[str], *, seeds: Sequence[int], steps: int, guidance:
 def test_a_perfect_pipe_scores_high_and_noise_scores_low(world: World, oracle: Oracle, tmp_path: Path) -> None:
     best = evaluate(Perfect(world), world, oracle, pairs="test", count=99, batch=3, out=tmp_path / "a", model="perfect")
     assert best.count == 8 and best.generated.concept_top1.value == best.generated.style.value == 1.0
+    assert best.generated.retrieval.picture_at["1"].value == best.distance.precision.value == 1.0
     assert best.generated == best.real and best.groups["flags"].generated.count == 2
     assert (
         best.distance.kernel.value is not None and best.distance.frechet.value is None and "not estimable" in best.distance.frechet.reason
@@ -73,12 +75,20 @@ def test_an_interrupted_evaluation_goes_on(world: World, oracle: Oracle, tmp_pat
     pipe = Perfect(world)
     again = evaluate(pipe, world, oracle, pairs="test", count=8, batch=3, out=tmp_path)
     assert pipe.drawn == 2 and again.generated == whole.generated and again.distance == whole.distance
+    assert again.cost.pictures == 10 and again.cost.seconds > whole.cost.seconds
     few = evaluate(pipe, world, oracle, pairs="test", count=3, batch=3, out=tmp_path)
     assert pipe.drawn == 2 and few.prompts == whole.prompts[:3]
     with pytest.raises(UsageError, match="another evaluation; different: guidance"):
         evaluate(pipe, world, oracle, pairs="test", count=8, guidance=1.0, out=tmp_path)
     (tmp_path / "pictures" / "000002.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match="delete it"):
+        evaluate(pipe, world, oracle, pairs="test", count=8, batch=3, out=tmp_path)
+    Image.new("RGB", (64, 32)).save(tmp_path / "pictures" / "000002.png")
+    with pytest.raises(DataError, match=r"7 of 32x32, 1 of 64x32\); not 32x32: 000002.png"):
+        evaluate(pipe, world, oracle, pairs="test", count=8, batch=3, out=tmp_path)
+    (tmp_path / "pictures" / "000002.png").unlink()
+    (tmp_path / "cost.json").write_text("{")
+    with pytest.raises(DataError, match="only time and memory are lost"):
         evaluate(pipe, world, oracle, pairs="test", count=8, batch=3, out=tmp_path)
 
 
@@ -99,9 +109,24 @@ def test_bad_requests_and_bad_pictures(world: World, oracle: Oracle, tmp_path: P
         images[-1, 0, 0, 0] = torch.inf
         return SimpleNamespace(images=images)
 
-    with pytest.raises(NonFiniteError, match=r"1 of 4 pictures hold NaN or infinity"):
-        evaluate(broken, world, oracle, pairs="test", count=8, batch=4, out=tmp_path / "a")
-    assert not list((tmp_path / "a").glob("pictures/*"))
+    report = evaluate(broken, world, oracle, pairs="test", count=8, batch=4, out=tmp_path / "a")
+    assert [lost.place for lost in report.left_out] == [3, 7] and report.count == len(report.prompts) == 6
+    assert report.left_out[0].prompt not in report.prompts and "NaN or infinity" in report.left_out[0].reason
+    assert "2 of 8 pictures are left out: 3 (" in report.markdown() and report.generated.style.count == 6
+    assert len(list((tmp_path / "a").glob("pictures/*"))) == 6
+
+    def refusing(prompts: Sequence[str], *, seeds: Sequence[int], **options: Any) -> Any:
+        if 5 in seeds:
+            raise NonFiniteError("the decoded picture holds NaN")
+        return SimpleNamespace(images=torch.zeros(len(prompts), 3, 32, 32))
+
+    # A batch that is refused for one picture is drawn one by one.
+    report = evaluate(refusing, world, oracle, pairs="test", count=8, batch=4, out=tmp_path / "c")
+    assert [lost.place for lost in report.left_out] == [5] and report.left_out[0].reason == "the decoded picture holds NaN"
+    healed = evaluate(Perfect(world), world, oracle, pairs="test", count=8, batch=4, out=tmp_path / "c")
+    assert healed.count == 8 and not healed.left_out
+    with pytest.raises(NonFiniteError, match="none of 1 pictures is whole"):
+        evaluate(broken, world, oracle, pairs="test", count=1, out=tmp_path / "d")
 
     def large(prompts: Sequence[str], **options: Any) -> Any:
         return SimpleNamespace(images=torch.zeros(len(prompts), 3, 64, 64))

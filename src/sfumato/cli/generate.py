@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,8 +26,9 @@ from .verb import DtypeName, Verb, make_folder, note, parse_size, pick_device, p
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..pipelines.best_of import BestOf, Scorer
     from ..pipelines.text_to_image import Pictures, TextToImage
-    from ..sampling.loop import Step
+    from ..sampling.loop import OnStep
 
 MODEL = "emoji-mmdit"
 LARGEST_AUTOMATIC_SHEET = 256
@@ -65,6 +67,10 @@ class Generate(Verb):
     dtype: Annotated[DtypeName | None, unset("float32 on a CPU, bfloat16 elsewhere")] = None
     # Pictures drawn together.
     batch: Annotated[int | None, unset("1 on a CPU, 8 elsewhere")] = None
+    # Draw this many candidates of each picture and keep the one that --scorer likes most.
+    best_of: Annotated[int | None, unset("1")] = None
+    # Who chooses: judge, or the folder of a judge, a CLIP (HPSv2 and PickScore are CLIPs) or ImageReward.
+    scorer: Annotated[str | None, unset("judge", "NAME|FOLDER")] = None
     # A folder, or a .png file for a single picture.
     out: Annotated[Path | None, unset("out")] = None
     # All pictures in one .png file.
@@ -86,6 +92,10 @@ class Generate(Verb):
         )
         if self.batch is not None and self.batch < 1:
             raise UsageError(f"batch is {self.batch}", "at least 1 picture at a time")
+        if self.best_of is not None and self.best_of < 1:
+            raise UsageError(f"best-of is {self.best_of}", "at least 1 candidate of each picture")
+        if self.scorer is not None and (self.best_of or 1) == 1:
+            raise UsageError(f"the scorer {self.scorer!r} has nothing to choose from", "--best-of 4, say")
         out = self.out or Path("out")
         asked = requests(self.prompt, self.prompts, settings, self.seed or 0)
         jobs = plan(asked, 1 if self.num is None else self.num, out)
@@ -96,50 +106,43 @@ class Generate(Verb):
             check(request.settings, request.where)
         for folder in {path.parent for path in paths}:
             make_folder(folder)
+        from ..pipelines.best_of import BestOf
+
         device = pick_device(self.device or "auto")
+        scorer = _scorer(self.scorer or "judge", device) if (self.best_of or 1) > 1 else None
         pipe = load_pipeline(self.model or MODEL, device, self.dtype)
         for size in {job.settings.size or pipe.defaults.size for job in jobs}:
             pipe.possible_size(size)
-        self._draw(pipe, jobs, self.batch or (1 if device == "cpu" else 8))
+        largest = self.batch or (1 if device == "cpu" else 8)
+        if scorer is None:
+            self._draw(jobs, lambda on_step: _plain(pipe, jobs, largest, on_step))
+        else:
+            best = BestOf(pipe, scorer, self.best_of or 1, largest)
+            note(f"the best of {best.count} is chosen by {scorer.name}; let another scorer rate these pictures")
+            self._draw(jobs, lambda on_step: _chosen(best, jobs, on_step))
         if sheet:
             self._save_sheet(jobs, sheet)
         return 0
 
-    def _draw(self, pipe: TextToImage, jobs: Sequence[Job], largest: int) -> None:
+    def _draw(self, jobs: Sequence[Job], draw: Callable[[OnStep], Iterator[Drawn]]) -> None:
+        """Write each picture as soon as it is drawn, and say what the user should know."""
         done, machine = 0, png.Machine.here()
         said: set[str] = set()
         with progress_bars(self.quiet, pictures=len(jobs), steps=1) as update:
             try:
-                for batch in batches(jobs, largest):
-                    started = time.monotonic()
-                    pictures = _pictures(pipe, batch, lambda step: update("steps", step.index, step.total))
-                    seconds = (time.monotonic() - started) / len(batch)
-                    for row, job in enumerate(batch):
-                        record = self._record(pictures, row, self.model or MODEL, machine)
-                        png.save(pictures[row], record, job.path)
+                for some in draw(lambda step: update("steps", step.index, step.total)):
+                    for row, job in enumerate(some.jobs):
+                        record = _record(some.pictures, row, self.model or MODEL, machine, some.chosen)
+                        png.save(some.pictures[row], record, job.path)
                         done += 1
                         update("pictures", done, len(jobs))
-                        self._report(job.path, record, seconds)
-                    for text in pictures.notes:
+                        self._report(job.path, record, some.seconds / len(some.jobs))
+                    for text in some.pictures.notes:
                         if text not in said:
                             note(text)
                             said.add(text)
             except KeyboardInterrupt as stop:
                 raise CancelledError(f"stopped: {done} of {len(jobs)} pictures are finished and kept") from stop
-
-    def _record(self, pictures: Pictures, row: int, model: str, machine: png.Machine) -> png.Record:
-        made = pictures.settings
-        identity = png.ModelId(path=model, **made["model"])
-        values = {name: made[name] for name in ("negative", "steps", "guidance", "solver", "shift", "dtype", "device")}
-        return png.Record(
-            prompt=pictures.prompts[row],
-            seed=pictures.seeds[row],
-            size=(made["size"][0], made["size"][1]),
-            model=identity,
-            frame=pictures.frames[row],
-            machine=machine,
-            **values,
-        )
 
     def _report(self, path: Path, record: png.Record, seconds: float, **more: Any) -> None:
         """The one line about a picture on standard output; flushed, so that a reader sees it when the picture is there."""
@@ -187,7 +190,7 @@ class Generate(Verb):
             machine = png.Machine.here()
             job = Job(record.prompt, record.seed, settings, target)
             pictures = _pictures(pipe, [job], lambda step: update("steps", step.index, step.total), record.frame)
-            made = self._record(pictures, 0, model, machine)
+            made = _record(pictures, 0, model, machine, record.chosen)
             png.save(pictures[0], made, target)
         same = same_pixels(picture, pictures[0])
         self._report(target, made, time.monotonic() - started, identical=same)
@@ -204,18 +207,70 @@ class Generate(Verb):
             raise UsageError(f"--again repeats a picture as it was, so it takes no {named}", "leave it out, or leave out --again")
 
 
-def _pictures(pipe: TextToImage, batch: Sequence[Job], on_step: Any, frame: tuple[int, int, int] | None = None) -> Pictures:
-    """Draw one batch. A full GPU becomes an error that says what helps."""
+@dataclass(frozen=True)
+class Drawn:
+    """Finished pictures of some jobs, in their order; `chosen`: why, where they are the best of several."""
+
+    jobs: Sequence[Job]
+    pictures: Pictures
+    seconds: float
+    chosen: png.Chosen | None = None
+
+
+def _plain(pipe: TextToImage, jobs: Sequence[Job], largest: int, on_step: OnStep) -> Iterator[Drawn]:
+    for batch in batches(jobs, largest):
+        started = time.monotonic()
+        pictures = _pictures(pipe, batch, on_step)
+        yield Drawn(batch, pictures, time.monotonic() - started)
+
+
+def _chosen(best: BestOf, jobs: Sequence[Job], on_step: OnStep) -> Iterator[Drawn]:
+    for job in jobs:
+        started = time.monotonic()
+        with _memory(best.batch, best.pipe):
+            (found,) = best([job.prompt], [job.seed], on_step=on_step, **given(job.settings))
+        why = png.Chosen(found.scorer, found.scores[found.winner], best.count, job.seed)
+        yield Drawn([job], found.pictures, time.monotonic() - started, why)
+
+
+def _scorer(spec: str, device: str) -> Scorer:
+    from ..evaluate.scorers import load_scorer
+
+    return load_scorer(spec, device)
+
+
+def _record(pictures: Pictures, row: int, model: str, machine: png.Machine, chosen: png.Chosen | None) -> png.Record:
+    made = pictures.settings
+    identity = png.ModelId(path=model, **made["model"])
+    values = {name: made[name] for name in ("negative", "steps", "guidance", "solver", "shift", "dtype", "device")}
+    return png.Record(
+        prompt=pictures.prompts[row],
+        seed=pictures.seeds[row],
+        size=(made["size"][0], made["size"][1]),
+        model=identity,
+        frame=pictures.frames[row],
+        machine=machine,
+        chosen=chosen,
+        **values,
+    )
+
+
+def _pictures(pipe: TextToImage, batch: Sequence[Job], on_step: OnStep, frame: tuple[int, int, int] | None = None) -> Pictures:
+    """Draw one batch."""
+    options: dict[str, Any] = dict(given(batch[0].settings))
+    with _memory(len(batch), pipe):
+        return pipe([job.prompt for job in batch], seeds=[job.seed for job in batch], frame=frame, on_step=on_step, **options)
+
+
+@contextmanager
+def _memory(pictures: int, pipe: TextToImage) -> Iterator[None]:
+    """A full GPU becomes an error that says what helps."""
     import torch
 
-    def step(seen: Step) -> None:
-        on_step(seen)
-
-    options: dict[str, Any] = dict(given(batch[0].settings))
     try:
-        return pipe([job.prompt for job in batch], seeds=[job.seed for job in batch], frame=frame, on_step=step, **options)
+        yield
     except torch.OutOfMemoryError as error:
-        raise SfumatoError(f"{len(batch)} pictures at once fill the memory of {pipe.device}", "a smaller --batch or --size") from error
+        raise SfumatoError(f"{pictures} pictures at once fill the memory of {pipe.device}", "a smaller --batch or --size") from error
 
 
 def _differences(then: png.Record, now: png.Record) -> Iterator[str]:

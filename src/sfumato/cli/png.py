@@ -44,8 +44,21 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Why this picture and no other: `scorer` gave it `score`, the most of `of` candidates whose seeds follow from `seed`."""
+
+    scorer: str
+    score: float
+    of: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Record:
-    """How one picture was made. `size`: (height, width).   frame: (rows, row, text tokens) of the batch it was drawn in."""
+    """How one picture was made. `size`: (height, width).   frame: (rows, row, text tokens) of the batch it was drawn in.
+
+    `seed` is the picture's own, also where it was chosen among several.
+    """
 
     prompt: str
     negative: str
@@ -61,6 +74,7 @@ class Record:
     frame: tuple[int, int, int]
     machine: Machine
     sfumato: str = __version__
+    chosen: Chosen | None = None
 
 
 def save(picture: Image, record: Record, path: Path) -> None:

@@ -12,49 +12,54 @@ from torch import Tensor
 
 from ..core.config import to_dict
 from ..core.files import write_json
-from .metrics import Estimate, bootstrap, wilson
+from .metrics import Estimate, Retrieval, Score
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 @dataclass(frozen=True)
-class Score:
-    """A mean over `count` pictures with its 95% interval (Wilson's for rates, bootstrap for means)."""
-
-    value: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def rate(cls, hits: Tensor) -> Score:
-        """From (N,) booleans."""
-        right, count = int(hits.sum()), len(hits)
-        return cls(right / max(1, count), *wilson(right, count), count)
-
-    @classmethod
-    def mean(cls, values: Tensor, seed: int = 0) -> Score:
-        """From (N,) numbers."""
-        return cls(float(values.double().mean()), *bootstrap(values, seed), len(values))
-
-
-@dataclass(frozen=True)
 class Scores:
-    """What the judge says of one set of pictures. `alignment`: mean cosine of picture and prompt in the judge's space."""
+    """What the judge says of one set of pictures. `alignment`: mean cosine of picture and prompt in the judge's space; `retrieval`: whether
+    either finds the other among the set by that cosine."""
 
     concept_top1: Score
     concept_top5: Score
     style: Score
     alignment: Score
+    retrieval: Retrieval
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Fréchet and kernel distance of two sets of pictures in the judge's embedding."""
+    """How two sets of pictures lie to each other in a feature space (`metrics/sets.py`, `metrics/manifolds.py`)."""
 
     frechet: Estimate
     kernel: Estimate
+    cmmd: Estimate
+    precision: Estimate
+    recall: Estimate
+    density: Estimate
+    coverage: Estimate
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A picture that stands in no number: its place among those asked for, its prompt, and why."""
+
+    place: int
+    prompt: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What drawing took: `seconds` for `pictures`, over all sittings; `memory` in bytes, `kind` says of what. 0 = unknown."""
+
+    pictures: int
+    seconds: float
+    memory: int
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class Group:
 class Report:
     """`generated` beside `real`, the same pairs as drawn by people: the ceiling of what the judge can recognise.
 
-    `distance` is generated to real; `reference` is those real drawings to as many other real ones, what chance and the choice of
-    concepts alone make of it. `judge` is the judge's own card. `prompts` and `guesses` are in the order of the pictures.
+    `distance` is generated to real in the space `features`; `reference` is those real drawings to as many other real ones, what chance
+    and the choice of concepts alone make of it. `judge` is the judge's own card. `prompts` and `guesses` are in the order of the pictures.
     """
 
     model: str
@@ -81,12 +86,15 @@ class Report:
     guidance: float
     generated: Scores
     real: Scores
+    features: str
     distance: Distance
     reference: Distance
     groups: Mapping[str, Group]
     judge: Mapping[str, Any]
     prompts: tuple[str, ...]
     guesses: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+    cost: Cost
     seconds: float
 
     def save(self, path: Path) -> None:
@@ -99,19 +107,36 @@ class Report:
         names = (("concept top-1", "concept_top1"), ("concept top-5", "concept_top5"), ("style", "style"))
         rows = [(title, percent(getattr(self.generated, n)), percent(getattr(self.real, n)), _own(own.get(n))) for title, n in names]
         rows.append(("alignment (cosine)", plain(self.generated.alignment), plain(self.real.alignment), ""))
-        rows.append(("Fréchet distance", estimate(self.distance.frechet), estimate(self.reference.frechet), ""))
-        rows.append(("kernel distance", estimate(self.distance.kernel), estimate(self.reference.kernel), ""))
+        a, b = self.generated.retrieval, self.real.retrieval
+        for k in a.caption_at:
+            rows.append((f"caption found, R@{k} of {a.among}", percent(a.caption_at[k]), percent(b.caption_at[k]), ""))
+            rows.append((f"picture found, R@{k} of {a.among}", percent(a.picture_at[k]), percent(b.picture_at[k]), ""))
+        space = "" if self.features == "judge" else f" in {self.features}"
+        for field, title in SET_MEASURES.items():
+            rows.append((title + space, estimate(getattr(self.distance, field)), estimate(getattr(self.reference, field)), ""))
         return rows
 
+    def remarks(self) -> list[str]:
+        """What the reader of the numbers must know."""
+        if not self.left_out:
+            return []
+        named = "; ".join(f"{lost.place} ({lost.prompt}): {lost.reason}" for lost in self.left_out[:5])
+        asked = self.count + len(self.left_out)
+        return [f"{len(self.left_out)} of {asked} pictures are left out: {named}{'; ...' if len(self.left_out) > 5 else ''}"]
+
     def title(self) -> str:
+        return f"{self.model or 'model'}: {self.kind_title()}, {self.steps} steps, guidance {self.guidance:g}, seed {self.seed}"
+
+    def kind_title(self) -> str:
         seen = {"train": "pairs seen in training", "test": "pairs never seen in that style"}.get(self.pairs, self.pairs)
-        return f"{self.model or 'model'}: {self.count} {seen}, {self.steps} steps, guidance {self.guidance:g}, seed {self.seed}"
+        return f"{self.count} {seen}"
 
     def table(self) -> Table:
         """The scores as a rich table for the terminal."""
         from rich.table import Table
 
-        table = Table(title=self.title(), caption="95% intervals; distances: lower is nearer, 'real' = real to other real drawings")
+        caption = "95% intervals, ± standard error; distances: lower is nearer, 'real' = real to other real drawings"
+        table = Table(title=self.title(), caption="\n".join([caption, *self.remarks()]))
         for heading, justify in zip(HEADINGS, ("left", "right", "right", "right"), strict=True):
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]
         for row in self.rows():
@@ -129,9 +154,14 @@ class Report:
             f"| top-1, {name} ({group.generated.count}) | {percent(group.generated)} | {percent(group.real)} | |"
             for name, group in sorted(self.groups.items())
         ]
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *(f"\n{remark}" for remark in self.remarks())]) + "\n"
 
 
+# The fields of `Distance`, as people know them.
+SET_MEASURES = {
+    "frechet": "Fréchet distance", "kernel": "kernel distance", "cmmd": "CMMD", "precision": "precision", "recall": "recall",
+    "density": "density", "coverage": "coverage",
+}  # fmt: skip
 HEADINGS = ("measure", "generated", "real drawings", "judge, held-out")
 
 
@@ -146,7 +176,7 @@ def plain(score: Score) -> str:
 def estimate(found: Estimate) -> str:
     if found.value is None:
         return found.reason
-    return f"{found.value:.4f}" + (f" ± {found.spread:.4f}" if found.spread is not None else "")
+    return f"{found.value:.4f}" + (f" ± {found.spread:.4f}" if found.spread is not None else f" ({found.reason})")
 
 
 def _own(rate: Mapping[str, float] | None) -> str:

@@ -1,6 +1,7 @@
 """Pipelines: named components and ordered passes. `load` is the way in."""
 
+from .best_of import Best, BestOf, Scorer
 from .folder import load, shipped
 from .text_to_image import Defaults, Pictures, TextToImage
 
-__all__ = ["Defaults", "Pictures", "TextToImage", "load", "shipped"]
+__all__ = ["Best", "BestOf", "Defaults", "Pictures", "Scorer", "TextToImage", "load", "shipped"]

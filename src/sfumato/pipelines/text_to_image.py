@@ -86,6 +86,11 @@ class Pictures:
         pixels = self.images[row].clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
+    def only(self, row: int) -> Pictures:
+        """The picture `row` alone, with all that is known of it."""
+        own = slice(row, row + 1)
+        return replace(self, images=self.images[own], prompts=self.prompts[own], seeds=self.seeds[own], frames=self.frames[own])
+
     def __iter__(self) -> Iterator[Image]:
         return (self[i] for i in range(len(self)))
 
@@ -113,6 +118,11 @@ class TextToImage:
     @property
     def dtype(self) -> torch.dtype:
         return next(self.denoiser.net.parameters()).dtype
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the network's and the codec's weights."""
+        return sum(p.numel() * p.element_size() for part in (self.denoiser.net, self.codec) for p in part.parameters())
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> TextToImage:
         """Move the network and the codec; the text encoder stays where it is, in fp32."""
@@ -169,7 +179,7 @@ class TextToImage:
         if settings.size != self.defaults.size:
             notes = (*notes, f"this model was trained at {_by(self.defaults.size)}; {_by(settings.size)} is beyond what it has seen")
         pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings, negative), notes, process.sessions)
-        return pictures if frame is None else _only(pictures, frame[1])
+        return pictures if frame is None else pictures.only(frame[1])
 
     def _process(self, settings: Draw) -> Ode:
         net = self.denoiser.net
@@ -274,16 +284,6 @@ def _imitate(prompts: list[str], rows: Rows, frame: tuple[int, int, int]) -> tup
     if len(prompts) != 1 or not 0 <= frame[1] < frame[0]:
         raise UsageError(f"frame {frame} with {len(prompts)} prompts", "a frame (rows, row, text tokens) goes with one picture")
     return prompts * frame[0], Rows(rows.seeds * frame[0])
-
-
-def _only(pictures: Pictures, row: int) -> Pictures:
-    return replace(
-        pictures,
-        images=pictures.images[row : row + 1],
-        prompts=pictures.prompts[row : row + 1],
-        seeds=pictures.seeds[row : row + 1],
-        frames=pictures.frames[row : row + 1],
-    )
 
 
 def _by(size: Sequence[int]) -> str:

@@ -7,15 +7,14 @@ output, FLUX.2 several layers of a language model side by side. Nothing is fetch
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
+from sfumato.core.pretrained import load_pretrained, load_tokenizer, read_json, require_safetensors
 
 from .encoded import TextStates
 from .tokens import PromptTokenizer, padded, states
@@ -110,112 +109,19 @@ def load_text_encoder(
     """
     weights_in, words_in = Path(folder) / subfolder, Path(folder) / tokenizer
     model_class = _architecture(weights_in)
-    _check_weights(weights_in)
+    require_safetensors(weights_in)
     if not words_in.is_dir():
         raise WeightsError(f"missing folder {words_in}", "the tokenizer's folder lies beside the text encoder's; name it with tokenizer=")
-    model = _load_model(model_class, weights_in, dtype)
-    return TransformersEncoder(model.to(device), _load_tokenizer(words_in), layers, max_tokens)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        hint = "a text encoder is a folder with config.json and safetensors files"
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}", hint) from error
-    except ValueError as error:
-        raise WeightsError(f"damaged file {path}: {error}", "fetch it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"damaged file {path}: not a JSON object", "fetch it again")
-    return content
+    model = load_pretrained(model_class, weights_in, dtype, _LEFT_BEHIND)
+    return TransformersEncoder(model.to(device), load_tokenizer(words_in), layers, max_tokens)
 
 
 def _architecture(folder: Path) -> str:
     """The transformers class for `folder/config.json`."""
-    names = _read_json(folder / "config.json").get("architectures") or []
+    names = read_json(folder / "config.json").get("architectures") or []
     if not names:
         known = ", ".join(sorted(ARCHITECTURES))
         raise WeightsError(f"{folder / 'config.json'} names no architecture", f'add "architectures": ["..."], one of {known}')
     if names[0] not in ARCHITECTURES:
         raise UnknownNameError("text encoder architecture", str(names[0]), ARCHITECTURES)
     return ARCHITECTURES[names[0]]
-
-
-def _check_weights(folder: Path) -> None:
-    """Refuse a folder without complete safetensors files, before transformers looks for something else to load."""
-    if (folder / "model.safetensors").is_file():
-        return
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = _read_json(index).get("weight_map", {})
-        for shard in sorted(set(shards.values())):
-            if not (folder / shard).is_file():
-                raise WeightsError(f"missing file {folder / shard}", f"{index.name} lists it; fetch it")
-        return
-    pickled = sorted(path for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
-    if pickled:
-        raise WeightsError(
-            f"{pickled[0]} is a pickle, which can run any code when it is opened; it is not read",
-            "convert it where you trust it: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW) writes model.safetensors",
-        )
-    raise WeightsError(f"missing file {folder / 'model.safetensors'}", "or model.safetensors.index.json with its shards")
-
-
-def _load_model(model_class: str, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    import transformers
-    from transformers.utils import logging
-
-    # transformers 4.56 renamed the argument, and warns at the old name.
-    release = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    precision: dict[str, Any] = {"dtype" if release >= (4, 56) else "torch_dtype": dtype}
-    load: Callable[..., tuple[PreTrainedModel, Mapping[str, Any]]] = getattr(transformers, model_class).from_pretrained
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # we raise on what it would print
-    logging.disable_progress_bar()
-    try:
-        model, report = load(
-            str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
-            ignore_mismatched_sizes=True, **precision,
-        )  # fmt: skip
-    except Exception as error:  # safetensors, OS and config errors have no common base
-        raise WeightsError(f"cannot load {folder}: {error}", "fetch the folder again") from error
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
-    _refuse_mismatch(model, folder, report)
-    return model
-
-
-def _refuse_mismatch(model: nn.Module, folder: Path, report: Mapping[str, Any]) -> None:
-    """Raise `WeightsError` unless every key found its place: a model half of random numbers would only draw badly."""
-    missing = sorted(map(str, report["missing_keys"]))
-    misshapen = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report["mismatched_keys"])
-    unexpected = sorted(map(str, report["unexpected_keys"]))
-    extra = [key for key in unexpected if not key.startswith(_LEFT_BEHIND) and not key.endswith("position_ids")]
-    faults = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in (("missing", missing), ("misshapen", misshapen), ("unknown", extra))
-        if keys
-    ]
-    if faults:
-        total = len(model.state_dict())
-        raise WeightsError(
-            f"the weights in {folder} are not those of a {type(model).__name__}: of {total} keys {', '.join(faults)}",
-            "its config.json and its weights come from different models; fetch both from one place",
-        )
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # as above
-        raise WeightsError(f"cannot load the tokenizer in {folder}: {error}", "fetch the folder again") from error
-    if not tokenizer.is_fast:
-        raise WeightsError(
-            f"the tokenizer in {folder} ({type(tokenizer).__name__}) cannot say which characters a token covers",
-            "a tokenizer.json is needed: fetch one, or let the model's own transformers class write it with save_pretrained",
-        )
-    return tokenizer
