@@ -10,12 +10,13 @@ subject sets, stories, videos, try-on pairs, documents and probes, each a pure f
 
 from .captions import Negative, captions_of, facts_of, negatives, region_captions
 from .cast import Cast, Figure
+from .content import LEVELS
 from .description import SCENES_VERSION, Background, Object, Relation, Scene, Sign, canonical, split_of_scenes
 from .documents import Document, document, to_pdf
 from .edits import EDITS, Edit, edit
 from .fitting import TryOn, tryon
 from .painting import Rendered, render
-from .plan import LEVELS, scene
+from .plan import scene
 from .probes import SKILLS, Probe, probe
 from .stories import Story, SubjectSet, story, subjects
 from .videos import Video, video

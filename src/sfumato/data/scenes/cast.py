@@ -35,15 +35,15 @@ KEPT = 2048
 
 @dataclass(frozen=True)
 class Figure:
-    """One drawing's names. `split` is that of its (concept, style) pair."""
+    """One drawing: its `row` in the source and its names. `split` is that of its (concept, style) pair."""
 
+    row: int
     drawing: str
     concept: str
     style: str
     subgroup: str
     licence: str
     split: Split
-    row: int
 
 
 class Cast:
@@ -57,7 +57,7 @@ class Cast:
             raise DataError(f"{name} is no EmojiWorld: {error.message}", "build one with: sfumato data emoji --out DIR") from error
         self._source, self._svgs, self.stored = source, columns[6], int(columns[8][0])
         rows = [row for row in range(len(source)) if not columns[7][row]]
-        figures = (Figure(*(column[row] for column in columns[:6]), row) for row in rows)
+        figures = [Figure(row, *[column[row] for column in columns[:6]]) for row in rows]
         self.figures = {figure.drawing: figure for figure in sorted(figures, key=lambda f: f.drawing)}
         self.by_concept: dict[str, dict[str, Figure]] = {}
         for figure in self.figures.values():

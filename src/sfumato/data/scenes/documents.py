@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from .captions import facts_of, long, short
 from .cast import Cast
+from .content import draw_content
 from .description import Box, Scene, dice, tally
 from .painting import render
 from .pdf import PAGE, Picture, Text, write_pdf
-from .plan import arrange, draw_content
+from .plan import arrange
 
 LEFT, TOP, LINE, WIDTH = 40.0, PAGE[1] - 50, 12.0, 66
 _OPENINGS = (

@@ -11,10 +11,11 @@ from sfumato.core.errors import DataError
 
 from .captions import facts_of
 from .cast import Cast, Figure
+from .content import Group, draw_content, familiar, pick_figure
 from .description import Box, Object, Scene, compose, dice, hull, place
 from .lettering import WORDS
 from .nouns import counted
-from .plan import Group, Plan, arrange, draw_content, familiar, fill, nearness, pick_figure, recoloured
+from .plan import Plan, arrange, fill, nearness, recoloured
 
 EditKind = Literal["add", "remove", "move", "recolour", "replace", "restyle", "word"]
 EDITS: tuple[EditKind, ...] = get_args(EditKind)

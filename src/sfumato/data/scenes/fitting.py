@@ -13,10 +13,10 @@ import numpy as np
 from sfumato.core.errors import DataError
 
 from .cast import Cast, Figure
+from .content import draw_background, familiar, level_of
 from .description import Box, Object, Scene, Sign, compose, dice
 from .lettering import WORDS
 from .nouns import article
-from .plan import draw_background, familiar, level_of
 
 PERSONS = {"person standing": "person", "man standing": "man", "woman standing": "woman"}
 GARMENTS = {"t-shirt": "t-shirt", "woman’s clothes": "blouse", "coat": "coat", "lab coat": "lab coat", "kimono": "kimono"}
@@ -34,9 +34,14 @@ LOOSE = {"t-shirt": 1.08, "woman’s clothes": 1.14, "coat": 1.26, "lab coat": 1
 
 @dataclass(frozen=True)
 class TryOn:
-    """Three scenes and the box of the body, in the picture of the person, that the garment covers. `word` is what is printed on it."""
+    """Three scenes and the box of the body, in the picture of the person, that the garment covers. `word` is what is printed on it.
+
+    `caption` is said of the worn garment, `wearer` and `piece` of the person and the garment alone.
+    """
 
     caption: str
+    wearer: str
+    piece: str
     word: str
     body: Box
     person: Scene
@@ -67,9 +72,11 @@ def tryon(cast: Cast, seed: int, index: int, difficulty: int = 3) -> TryOn:
     hung = replace(worn, box=_hung(cast.aspect(garment.drawing)))
     ink = "black" if _lightness(cast, worn) > 130 else "white"
     printed, shown = (Sign(word, within(thing.box, CHEST), 0.9, ink, "") for thing in (worn, hung))
-    caption = f'{article(PERSONS[person.concept])} wearing {article(f"{colour} {GARMENTS[garment.concept]}".strip())} that says "{word}"'
+    wearer, piece = article(PERSONS[person.concept]), article(f"{colour} {GARMENTS[garment.concept]}".strip())
     return TryOn(
-        f"{caption}, {person.style} style",
+        f'{wearer} wearing {piece} that says "{word}", {person.style} style',
+        wearer,
+        f'{piece} that says "{word}"',
         word,
         body,
         compose([standing], background, None, difficulty),

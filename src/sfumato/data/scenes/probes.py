@@ -11,10 +11,11 @@ from sfumato.core.errors import DataError
 
 from .captions import facts_of, related, short
 from .cast import Cast
+from .content import Content, Group, draw_background, familiar, level_of, pick_figure
 from .description import Scene, dice
 from .lettering import WORDS
 from .nouns import NUMBERS, plural
-from .plan import Content, Group, arrange, draw_background, familiar, level_of, pick_figure
+from .plan import arrange
 
 Skill = Literal["object", "count", "spatial", "colour", "text"]
 SKILLS: tuple[Skill, ...] = get_args(Skill)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from .captions import backdrop
 from .cast import ANIMALS, Cast
+from .content import Content, Group, draw_background, draw_content, familiar, level_of, pick_figure
 from .description import Scene, dice
 from .lettering import WORDS
 from .nouns import article, counted
-from .plan import Content, Group, arrange, draw_background, draw_content, familiar, level_of, pick_figure
+from .plan import arrange
 
 
 @dataclass(frozen=True)

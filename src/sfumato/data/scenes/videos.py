@@ -8,9 +8,10 @@ from typing import Literal, get_args
 
 from .captions import backdrop
 from .cast import Cast
+from .content import Group, draw_content
 from .description import Background, Object, Scene, compose, dice
 from .nouns import counted, listed
-from .plan import MARGIN, Group, draw_content, put
+from .plan import MARGIN, put
 
 MotionKind = Literal["moves from left to right", "moves from right to left", "grows", "spins", "appears", "stays"]
 MOTIONS: tuple[MotionKind, ...] = get_args(MotionKind)
