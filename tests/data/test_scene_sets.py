@@ -88,7 +88,10 @@ def check(made: Edit) -> None:
     elif made.kind == "recolour":
         assert [replace(o, colour=new[0].colour) for o in old] == list(new) and made.instruction.endswith(f" {new[0].colour}.")
     else:
-        assert all(n.box[0] >= o.box[0] - 1e-3 and n.box[2] <= o.box[2] + 1e-3 and n.box[1] >= o.box[1] - 1e-3 for o, n in zip(old, new, strict=True))
+        assert all(
+            n.box[0] >= o.box[0] - 1e-3 and n.box[2] <= o.box[2] + 1e-3 and n.box[1] >= o.box[1] - 1e-3
+            for o, n in zip(old, new, strict=True)
+        )
         same = {"restyle": ("concept", "colour", "depth"), "replace": ("depth",)}[made.kind]
         assert all(getattr(o, f) == getattr(n, f) for o, n in zip(old, new, strict=True) for f in same)
         assert f"{new[0].style} style" in made.instruction
@@ -207,6 +210,8 @@ def test_documents_hold_their_figures_and_captions(index: int, level: int) -> No
     for figure in made.figures:
         written = " ".join(re.findall(r"Td \((.*?)\) Tj", pages[figure.page])).replace("\\(", "(").replace("\\)", ")")
         assert figure.caption in written
+    heights = [float(y) for page in pages for y in re.findall(r"Tf [\d.]+ (-?[\d.]+) Td", page)]
+    assert min(heights) > 8 and max(heights) < 590, "no line leaves the page"
     offset = int(re.findall(rb"startxref\n(\d+)", content)[0])
     assert content[offset : offset + 4] == b"xref"
 

@@ -116,10 +116,7 @@ def test_what_is_visible_is_what_is_painted(it: Scene) -> None:
     """Painting the scene without its nearest item changes that item's pixels, and next to none beyond."""
     whole = render(it, CAST).picture.astype(int)
     k = it.paint_order[-1]
-    if k == len(it.objects):
-        without = replace(it, sign=None)
-    else:
-        without = replace(it, objects=it.objects[:k] + it.objects[k + 1 :])
+    without = replace(it, sign=None) if k == len(it.objects) else replace(it, objects=it.objects[:k] + it.objects[k + 1 :])
     changed = (np.abs(whole - render(without, CAST).picture) > 0).any(-1)
     mask = render(it, CAST).visible[k]
     grown = np.zeros((mask.shape[0] + 4, mask.shape[1] + 4), bool)
@@ -135,7 +132,10 @@ def test_what_is_visible_is_what_is_painted(it: Scene) -> None:
 @given(SCENES)
 def test_relations_hold_in_the_pixels(it: Scene) -> None:
     drawn = render(it, CAST)
-    centre = {g: np.mean([[x for x in np.argwhere(drawn.full[k]).mean(0)] for k, o in enumerate(it.objects) if o.group == g], 0) for g in it.groups}
+    centre = {
+        g: np.mean([[x for x in np.argwhere(drawn.full[k]).mean(0)] for k, o in enumerate(it.objects) if o.group == g], 0)
+        for g in it.groups
+    }
     for told in it.relations:
         (ay, ax), (by, bx) = centre[told.subject], centre[told.object]
         held = {"left of": ax < bx, "right of": ax > bx, "above": ay < by, "below": ay > by}
@@ -202,7 +202,9 @@ def test_the_prompt_decides_where_every_drawing_is_known() -> None:
 
 def test_one_prompt_is_in_one_split() -> None:
     it = scene(CAST, 0, 4, 5)
-    mirrored = Scene(it.objects[::-1], it.background, it.sign, tuple(Relation(r.object, OPPOSITE[r.kind], r.subject) for r in it.relations), 5)
+    mirrored = Scene(
+        it.objects[::-1], it.background, it.sign, tuple(Relation(r.object, OPPOSITE[r.kind], r.subject) for r in it.relations), 5
+    )
     assert canonical(mirrored) == canonical(it)
 
 

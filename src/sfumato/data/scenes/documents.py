@@ -14,6 +14,8 @@ from .pdf import PAGE, Picture, Text, write_pdf
 from .plan import arrange
 
 LEFT, TOP, LINE, WIDTH = 40.0, PAGE[1] - 50, 12.0, 66
+LONGEST = 440
+"""Characters of a caption, so that it ends above the next figure and on the page."""
 _OPENINGS = (
     "As {figure} shows, there is much to count here.",
     "We now turn to {figure}.",
@@ -59,11 +61,13 @@ def document(cast: Cast, seed: int, index: int, difficulty: int = 3) -> Document
             scene = arrange(cast, rng, draw_content(cast, rng, difficulty), difficulty).scene
             facts = facts_of(scene)
             said = rng.choice([short(facts), long(facts)])
-            side = rng.choice([120.0, 140.0, 160.0])
-            x, y = rng.choice([LEFT, (PAGE[0] - side) / 2, PAGE[0] - LEFT - side]), PAGE[1] - 120 - 245 * slot - side
+            said = said if len(said) < LONGEST else short(facts)
+            side = rng.choice([110.0, 125.0, 140.0])
+            x, y = rng.choice([LEFT, (PAGE[0] - side) / 2, PAGE[0] - LEFT - side]), PAGE[1] - 105 - 250 * slot - side
             box = (x / PAGE[0], 1 - (y + side) / PAGE[1], (x + side) / PAGE[0], 1 - y / PAGE[1])
             name = f"Figure {len(figures) + 1}"
-            figures.append(Figure(scene, f"{name}: {said[0].upper()}{said[1:]}", page, box))
+            caption = f"{name}: {said[0].upper()}{said[1:]}"
+            figures.append(Figure(scene, caption, page, box))
             lines.append(f"{rng.choice(_OPENINGS).format(figure=name)} {rng.choice(_FILLERS)}")
         pages.append(tuple(lines))
     thing = max(tally(figures[0].scene).items(), key=lambda pair: (pair[1], pair[0]))[0]
@@ -82,7 +86,7 @@ def to_pdf(document: Document, cast: Cast, size: int = 128) -> bytes:
             pages[number] += _paragraph(line, y + side + 10 + LINE, 9.5)
             pages[number].append(Picture(x, y, side, side, render(figure.scene, cast, size).picture))
             pages[number] += _paragraph(figure.caption, y - 12, 8.5)
-        pages[number].append(Text(PAGE[0] / 2, 24, 8, str(number + 1)))
+        pages[number].append(Text(PAGE[0] - LEFT, TOP + 15, 8, str(number + 1)))
     return write_pdf(pages)
 
 
