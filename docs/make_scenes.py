@@ -41,7 +41,7 @@ def main(folder: str) -> None:
 
     levels = sheet("scene-levels", [[drawn(scene(cast, 0, i, level)) for i in range(7)] for level in LEVELS])
     shown = next(
-        s for s in (scene(cast, 0, i, 4) for i in range(999)) if s.sign and "in front of" in str(s.relations) and len(s.groups) == 3
+        s for s in (scene(cast, 0, i, 4) for i in range(999)) if s.sign and "behind" in str(s.relations) and len(s.groups) == 3
     )
     truth = render(shown, cast, 2 * SIDE)
     colours = np.array(
