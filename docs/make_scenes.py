@@ -40,9 +40,7 @@ def main(folder: str) -> None:
         return Image.fromarray(render(one, cast, 2 * SIDE).picture)
 
     levels = sheet("scene-levels", [[drawn(scene(cast, 0, i, level)) for i in range(7)] for level in LEVELS])
-    shown = next(
-        s for s in (scene(cast, 0, i, 4) for i in range(999)) if s.sign and "behind" in str(s.relations) and len(s.groups) == 3
-    )
+    shown = next(s for s in (scene(cast, 0, i, 4) for i in range(999)) if s.sign and "behind" in str(s.relations) and len(s.groups) == 3)
     truth = render(shown, cast, 2 * SIDE)
     colours = np.array(
         [[235, 235, 235], *([40 + 53 * k % 215, 90 + 97 * k % 160, 60 + 151 * k % 190] for k in range(len(truth.full)))], np.uint8
