@@ -192,6 +192,8 @@ def test_try_on_pairs_agree(index: int, level: int) -> None:
 def test_a_world_without_people_says_so() -> None:
     with pytest.raises(DataError, match="no standing person"):
         tryon(CAST, 0, 0)
+    with pytest.raises(DataError, match="too few things"):
+        story(PEOPLE, 0, 0)
 
 
 @settings(quick, max_examples=15)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sfumato.core.errors import UnknownNameError
+from sfumato.core.errors import DataError, UnknownNameError
 
 from .cast import Cast, Figure
 from .colours import GROUNDS, SOFT
@@ -104,8 +104,13 @@ def pick_figure(
     taken: set[str],
     concepts: Sequence[str] | None = None,
 ) -> Figure:
-    """A figure of a concept that is not in `taken`, in `style` where the concept is drawn in it (None: in any)."""
+    """A figure of a concept that is not in `taken`, in `style` where the concept is drawn in it (None: in any).
+
+    Raises `DataError` when the world has none left.
+    """
     names = cast.things if concepts is None else concepts
+    if not any(name not in taken and any(map(usable, cast.by_concept[name].values())) for name in names):
+        raise DataError("this world has too few things for such a sample", "a world of more concepts is needed: sfumato data emoji")
     while True:
         concept = rng.choice(names)
         figures = [figure for figure in cast.by_concept[concept].values() if usable(figure)]
