@@ -1,4 +1,4 @@
-"""Make tests/data/fixture: a small EmojiWorld of Apache and MIT drawings, built by the same builder as the real one (see README.md)."""
+"""Make tests/data/fixture and tests/data/people: small EmojiWorlds of Apache and MIT drawings, built as the real one is (see README.md)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from sfumato.data import build_emoji
 
 FIXTURE = Path(__file__).parent / "fixture"
+PEOPLE = Path(__file__).parent / "people"
 STYLES = ("noto", "fluent 3d", "fluent flat")
 CONCEPTS = (
     """
@@ -19,6 +20,9 @@ fire|droplet|star|sun|crescent moon|rainbow|snowman|rocket|automobile|bicycle|sa
     .split("|")
 )
 
+DRESSED = ["man standing", "woman standing", "t-shirt", "woman’s clothes", "coat", "lab coat", "kimono", "dress", "top hat", "crown"]
+
 if __name__ == "__main__":
     packages = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    print(build_emoji(FIXTURE, styles=STYLES, concepts=CONCEPTS, packages=packages, overwrite=True))
+    for folder, concepts in ((FIXTURE, CONCEPTS), (PEOPLE, DRESSED)):
+        print(build_emoji(folder, styles=STYLES, concepts=concepts, packages=packages, overwrite=True))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 VERBS: Mapping[str, tuple[str, str]] = {
     "generate": ("generate:Generate", "draw pictures from prompts, or draw a saved picture again"),
     "data emoji": ("data:Emoji", "build the EmojiWorld data set from openly licensed drawings"),
+    "data scenes": ("data:Scenes", "compose scenes, edits, stories, videos and more from EmojiWorld's drawings"),
     "train codec": ("train:TrainCodec", "train the autoencoder between pixels and latents"),
     "train model": ("train:TrainModel", "train a text-to-image model on a codec's latents"),
     "train judge": ("train:TrainJudge", "train the judge that scores models"),

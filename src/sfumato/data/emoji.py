@@ -10,27 +10,23 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfumato.core import files
-from sfumato.core.errors import OutputError, UsageError
+from sfumato.core.errors import UsageError
 
+from .building import ROWS_PER_SHARD, Progress, open_folder, reporter, sound, write_changed, write_manifest
 from .drawings import Drawing, Drawings, collect
 from .names import read_json
 from .packages import LABELS, STYLES, choose_styles, find_packages, read_icon_set
 from .render import Rendered, render_all
-from .shards import ROWS_PER_SHARD, fingerprint, row_of, write_shard
+from .shards import fingerprint, row_of, write_shard
 from .splits import SPLITS
 
 FORMAT = "sfumato-emoji"
 WORLD_VERSION = 1
-
-Progress = Callable[[int, int, str], None]
-"""Called with (drawings done, drawings in all, style word)."""
 
 
 @dataclass(frozen=True)
@@ -86,32 +82,11 @@ def build_emoji(
         "concepts": wanted,
         "packages": {LABELS[0]: read_json(modules / LABELS[0] / "package.json")["version"]} | {s.style.package: s.version for s in sets},
     }
-    before = _open(out, request, overwrite)
+    before = open_folder(out, request, overwrite)
     found = collect(sets, modules / LABELS[0], chosen, skin_tones=skin_tones, concepts=wanted)
     del sets
     shards, kept = _build(out, request, _plan(found.drawings), before, size, workers or os.cpu_count() or 1, progress)
     return _finish(out, request, shards, kept, found)
-
-
-def _open(out: Path, request: dict[str, Any], overwrite: bool) -> dict[str, dict[str, Any]]:
-    """The shards of an earlier run of the same request, by file name; refuses a folder that holds anything else."""
-    path = out / "manifest.json"
-    if not path.exists():
-        if out.is_file() or (out.is_dir() and any(out.iterdir()) and not overwrite):
-            raise OutputError(f"{out} holds something else", "choose another folder, or pass --overwrite")
-        return {}
-    manifest = read_json(path)
-    if {name: manifest.get(name) for name in request} == request:
-        return {shard["file"]: shard for shard in manifest.get("shards", ())}
-    if not overwrite:
-        changed = [name for name in request if manifest.get(name) != request[name]]
-        raise OutputError(f"{out} holds another build (its {', '.join(changed)} differ)", "choose another folder, or pass --overwrite")
-    try:
-        for shard in manifest.get("shards", ()):
-            (out / shard["file"]).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot replace the build in {out}: {error.strerror}", "name a folder you may write to") from error
-    return {}
 
 
 def _plan(drawings: Sequence[Drawing]) -> dict[str, list[Drawing]]:
@@ -137,14 +112,14 @@ def _build(
 ) -> tuple[list[dict[str, Any]], int]:
     """Write the shards that are missing or damaged; (all shards' records in the plan's order, how many were kept)."""
     marks = {file: fingerprint(drawings, size) for file, drawings in plan.items()}
-    done = {file: before[file] for file in plan if file in before and _sound(out, before[file], marks[file])}
+    done = {file: before[file] for file in plan if file in before and sound(out, before[file], marks[file])}
     kept = len(done)
     todo = [file for file in plan if file not in done]
     rendered = render_all([drawing.svg for file in todo for drawing in plan[file]], size, workers)
-    with _reporter(progress) as report:
+    with reporter(progress) as report:
         finished, total = 0, sum(len(plan[file]) for file in todo)
         if todo:
-            _write_manifest(out, request, [done[file] for file in plan if file in done], complete=False)
+            write_manifest(out, request, [done[file] for file in plan if file in done], complete=False)
         for file in todo:
             rows: list[dict[str, Any]] = []
             broken: list[list[str]] = []
@@ -153,7 +128,7 @@ def _build(
                 finished += 1
                 report(finished, total, drawing.style.word)
             done[file] = {"file": file, **write_shard(out / file, rows), "fingerprint": marks[file], "quarantined": broken}
-            _write_manifest(out, request, [done[f] for f in plan if f in done], complete=False)
+            write_manifest(out, request, [done[f] for f in plan if f in done], complete=False)
     return [done[file] for file in plan], kept
 
 
@@ -164,28 +139,11 @@ def _keep(drawing: Drawing, rendered: Rendered, size: int, rows: list[dict[str, 
         rows.append(row_of(drawing, *rendered, size))
 
 
-def _sound(out: Path, record: dict[str, Any], mark: str) -> bool:
-    """Whether a recorded shard was made from the same drawings and is on disk, whole."""
-    path = out / record["file"]
-    return record.get("fingerprint") == mark and path.is_file() and files.sha256(path) == record.get("sha256")
-
-
-def _write_manifest(out: Path, request: dict[str, Any], shards: list[dict[str, Any]], *, complete: bool, **summary: Any) -> None:
-    content = {**request, "complete": complete, **summary, "shards": shards}
-    _write_changed(out / "manifest.json", (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _write_changed(path: Path, content: bytes) -> None:
-    """Write only what differs, so that re-running a finished build touches no file."""
-    if not path.is_file() or path.read_bytes() != content:
-        files.write_bytes(path, content)
-
-
 def _finish(out: Path, request: dict[str, Any], shards: list[dict[str, Any]], kept: int, found: Drawings) -> Report:
     """Write quarantine.jsonl and the complete manifest."""
     quarantine = [list(pair) for pair in found.quarantine] + [pair for shard in shards for pair in shard["quarantined"]]
     lines = "".join(json.dumps({"id": name, "reason": reason}, ensure_ascii=False) + "\n" for name, reason in sorted(quarantine))
-    _write_changed(out / "quarantine.jsonl", lines.encode())
+    write_changed(out / "quarantine.jsonl", lines.encode())
     styles = list(dict.fromkeys(drawing.style.word for drawing in found.drawings))
     counts: dict[str, dict[str, int]] = {word: dict.fromkeys(SPLITS, 0) for word in styles}
     for shard in shards:
@@ -194,23 +152,5 @@ def _finish(out: Path, request: dict[str, Any], shards: list[dict[str, Any]], ke
     joined = Counter(drawing.style.word for drawing in found.drawings if drawing.joined)
     joins = {word: joined[word] for word in styles}
     left_out = {"quarantined": len(quarantine), "duplicates": found.duplicates}
-    _write_manifest(out, request, shards, complete=True, counts=counts, joined=joins, **left_out)
+    write_manifest(out, request, shards, complete=True, counts=counts, joined=joins, **left_out)
     return Report(out, counts, joins, len(quarantine), sum(found.duplicates.values()), len(shards), kept)
-
-
-@contextmanager
-def _reporter(progress: bool | Progress) -> Iterator[Progress]:
-    """The caller's own function, a live bar on standard error, or silence."""
-    if callable(progress):
-        yield progress
-        return
-    if not progress:
-        yield lambda done, total, style: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("drawing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, style: bar.update(task, completed=done, total=total, description=style)

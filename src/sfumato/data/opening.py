@@ -30,8 +30,9 @@ def read_records(spec: str | Path, split: str | None, size: int) -> tuple[Record
         if path.suffix != ".parquet":
             raise DataError(f"{path} is a {path.suffix or 'nameless'} file", "a .parquet file or a folder is needed")
         return TableRecords(_parquet([path]), path.name), False
-    if (path / "manifest.json").is_file() and read_json(path / "manifest.json").get("format") == "sfumato-emoji":
-        return _emoji_world(path, size), True
+    kind = read_json(path / "manifest.json").get("format") if (path / "manifest.json").is_file() else None
+    if kind in ("sfumato-emoji", "sfumato-scenes"):
+        return _world(path, size), True
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return TableRecords(_arrow(path, split), path.name), False
     parquet = sorted(path.rglob("*.parquet"))
@@ -55,9 +56,11 @@ class _EmojiWorld(TableRecords):
         return rasterise(self._table["svg"][i].as_py(), self._redraw)
 
 
-def _emoji_world(folder: Path, size: int) -> Records:
+def _world(folder: Path, size: int) -> Records:
+    """The verified rows of a folder that `sfumato data` built. Scenes of another size are resampled: a scene has no SVG."""
     manifest = read_json(folder / "manifest.json")
-    again = f"sfumato data emoji --out {folder}"
+    drawings = manifest["format"] == "sfumato-emoji"
+    again = f"sfumato data emoji --out {folder}" if drawings else f"sfumato data scenes --out {folder} and the options in its manifest.json"
     if not manifest.get("complete"):
         raise DataError(f"{folder} was not built to the end", f"go on with: {again}")
     paths = [folder / shard["file"] for shard in manifest["shards"]]
@@ -66,7 +69,7 @@ def _emoji_world(folder: Path, size: int) -> Records:
             files.verify(path, shard["sha256"])
         except WeightsError as error:
             raise DataError(error.message, f"build it anew with: {again}") from error
-    return _EmojiWorld(_parquet(paths), folder.name, size if size != manifest["size"] else None)
+    return _EmojiWorld(_parquet(paths), folder.name, size if drawings and size != manifest["size"] else None)
 
 
 def _parquet(paths: list[Path]) -> pa.Table:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from sfumato.core.errors import DataError
 
+from .building import in_order
 from .palette import dominant_colours
 
 Rendered = tuple[bytes, tuple[str, ...]] | str
@@ -47,15 +48,4 @@ def _render_job(job: tuple[str, int]) -> Rendered:
 
 def render_all(svgs: Sequence[str], size: int, workers: int) -> Iterator[Rendered]:
     """`render` of each SVG, in order; with `workers` > 1 in that many processes (resvg holds the interpreter's lock)."""
-    jobs: Iterable[tuple[str, int]] = ((svg, size) for svg in svgs)
-    if workers <= 1:
-        yield from map(_render_job, jobs)
-        return
-    import multiprocessing
-    import signal
-
-    # Forking needs no importable main module; the children only call resvg, numpy and pillow,
-    # and leave Ctrl-C to the parent.
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    with multiprocessing.get_context(method).Pool(min(workers, max(1, len(svgs))), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from pool.imap(_render_job, jobs, chunksize=8)
+    return in_order(_render_job, [(svg, size) for svg in svgs], workers)

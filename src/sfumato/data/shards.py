@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sfumato.core import files
-
+from .building import write_table
 from .captions import drawing_captions
 from .drawings import Drawing
 from .splits import split_of
 
-ROWS_PER_SHARD = 256
 ROW_VERSION = 1
 """Raise when the same drawing would give another row, so that old shards are made anew."""
 
@@ -80,11 +77,4 @@ def fingerprint(drawings: Sequence[Drawing], size: int) -> str:
 
 def write_shard(path: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Write `rows` as parquet, atomically. Returns the shard's record: style, rows, splits, sha256. Raises `OutputError`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.Table.from_pylist(list(rows), schema=_schema())
-    files.write_with(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", row_group_size=ROWS_PER_SHARD))
-    splits = Counter(row["split"] for row in rows)
-    style = rows[0]["style"] if rows else ""
-    return {"style": style, "rows": len(rows), "splits": dict(sorted(splits.items())), "sha256": files.sha256(path)}
+    return {"style": rows[0]["style"] if rows else "", **write_table(path, rows, _schema())}

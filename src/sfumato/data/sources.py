@@ -85,6 +85,10 @@ class Source:
     def _pixels(self, row: int) -> tuple[Pixels, Pixels | None]:
         return decode(self._records.image(row), self.size, self.background)
 
+    def encoded(self, i: int) -> bytes:
+        """The bytes of picture `i` as stored, whatever their format. Raises `DataError` when the row has none."""
+        return self._records.image(self._rows[i])
+
     def images(self) -> torch.Tensor:
         """(N, 3, size, size) uint8 of all rows, decoded by several threads; N * size * size * 3 bytes of memory."""
         result = np.empty((len(self), 3, self.size, self.size), np.uint8)
