@@ -33,14 +33,14 @@ from .samples import SampleGrid
 
 @dataclass(frozen=True)
 class CodecRecipe:
-    """`batch` pictures a step. The defaults are where the shipped codec's run ended; docs/models.md says what changed on the way."""
+    """`batch` pictures a step. The defaults are the two runs behind the shipped codec in one; docs/models.md says what these were."""
 
     shape: KLConfig = field(default_factory=KLConfig)
-    task: CodecTaskConfig = field(default_factory=lambda: CodecTaskConfig(crop=64, crop_steps=1950))
+    task: CodecTaskConfig = field(default_factory=lambda: CodecTaskConfig(crop=64, crop_steps=6300))
     batch: int = 16
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=2150, ema=0.995, optimizer=OptimizerConfig(lr=2e-3, warmup=50, decay_from=0.3), sample_every=250
+            steps=6600, ema=0.998, optimizer=OptimizerConfig(lr=1.5e-3, warmup=100, decay_from=0.5), sample_every=500
         )
     )
 
@@ -61,21 +61,21 @@ class Small:
 class ModelRecipe:
     """`forms`: how often each caption form of the source is drawn (bare label, label + style, a drawing of, label + tags, a sentence).
 
-    The defaults are where the shipped model's run ended; docs/models.md says what changed on the way.
+    The defaults are the shipped model's; docs/models.md says what changed on the way.
     """
 
     shape: MMDiTConfig = field(default_factory=lambda: MMDiTConfig(depth=8, width=256, heads=4, positions="span"))
     time_law: str = "logit-normal"
     forms: tuple[float, ...] = (0.1, 0.6, 0.15, 0.1, 0.05)
     small: Small = field(default_factory=Small)
-    batch: int = 128
+    batch: int = 96
     defaults: Defaults = field(default_factory=Defaults)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=610,
-            ema=0.985,
-            optimizer=OptimizerConfig(name="muon", lr=1e-3, muon_lr=2e-3, warmup=60, decay_from=0.4, weight_decay=0.01),
-            sample_every=100,
+            steps=2700,
+            ema=0.998,
+            optimizer=OptimizerConfig(name="muon", lr=1e-3, muon_lr=2e-3, warmup=100, decay_from=0.65, weight_decay=0.01),
+            sample_every=200,
         )
     )
 
