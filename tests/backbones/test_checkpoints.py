@@ -76,6 +76,7 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
     generator = torch.Generator().manual_seed(3)
     x, states = torch.randn(1, config.channels, *size, generator=generator), torch.randn(1, 5, config.text_width, generator=generator)
     cond, streams = {"text": Tokens(states, torch.ones(1, 5, dtype=torch.bool))}, {"image": Stream(x, t=torch.tensor([0.37]))}
+    scalars: dict[str, Tensor] = {}
     if type(theirs).__name__.startswith("PixArt"):
         sizes = torch.tensor([[96.0, 64.0, 1.5]])
         added = {"resolution": sizes[:, :2], "aspect_ratio": sizes[:, 2:]}
@@ -87,11 +88,11 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
         guidance = torch.tensor([3.5]) if "guidance" in net.slots else None
         tokens = theirs(pack(x, 2), states, vectors["pooled"], torch.tensor([0.37]), ids, torch.zeros(5, 3), guidance, return_dict=False)[0]
         answer = unpack(tokens, (size[0] // 2, size[1] // 2), 2)
-        vectors |= {} if guidance is None else {"guidance": guidance[:, None]}
+        scalars = {} if guidance is None else {"guidance": guidance}
     else:
         vectors = {"pooled": torch.randn(1, config.pooled_width, generator=generator)}
         answer = theirs(x, states, vectors["pooled"], timestep=torch.tensor([370.0]), return_dict=False)[0]
-    return torch.cat(list(net(streams, Conditions(cond, vectors)).pred.values()), dim=1), answer
+    return torch.cat(list(net(streams, Conditions(cond, vectors, scalars)).pred.values()), dim=1), answer
 
 
 def error(found: Tensor, expected: Tensor) -> float:

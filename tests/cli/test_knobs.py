@@ -173,8 +173,9 @@ def _answer(config: Any) -> tuple[Any, ...]:
         for index, parameter in enumerate(net.parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)) * 0.2)
         tokens = Tokens(torch.ones(1, 3, config.text_width), torch.ones(1, 3, dtype=torch.bool))
-        widths = {"pooled": getattr(config, "pooled_width", 0), "sizes": 3, "guidance": 1}
+        widths = {"pooled": getattr(config, "pooled_width", 0), "sizes": 3}
         cond = Conditions({"text": tokens}, {n: torch.ones(1, w) for n, w in widths.items() if n in net.slots})
+        cond = replace(cond, scalars={"guidance": torch.ones(1)} if "guidance" in net.slots else {})
         out = net({"image": Stream(torch.ones(1, config.channels, 4, 4), t=torch.tensor([0.5]))}, cond).pred["image"]
     return tuple(sorted((n, tuple(p.shape)) for n, p in net.named_parameters())), out.flatten()[:4].tolist()
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from ..core.call import Call, Site
 from ..core.conditions import Conditions
-from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Branch, Network, SiteInfo, Units
+from ..core.errors import ConfigError
+from ..core.program import Block, Branch, Network, SiteInfo
 from ..core.state import State, Stream
 from ..nn.attention import ANY, AttentionShape, JointAttention
 from ..nn.embeddings import MLPEmbedding, TimeEmbedding, pack, token_grid, unpack
 from ..nn.linear import Linear, name_linears
-from ..nn.mlp import MLP
+from ..nn.mlp import MLP, shared_units
 from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.positions import Rotary, grid_coordinates
@@ -64,7 +64,7 @@ class FluxConfig:
 
 class Flux(Network):
     """Stream in: "image", latents (B, C, h, w) with t (B,). Slots: tokens "text" (B, N, text_width), vector "pooled" (B, pooled_width);
-    with `guided`, vector "guidance" (B, 1), the guidance scale that the network was distilled to follow (3.5, say).
+    with `guided`, scalar "guidance" (B,), the guidance scale that the network was distilled to follow (3.5, say).
     """
 
     capabilities = frozenset({"softmax", "joint", "rotary"})
@@ -90,23 +90,17 @@ class Flux(Network):
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
-        t = streams["image"].t
-        if t is None:
-            raise UsageError("the image stream has no noise level t")
-        time = self.time(t, call)
+        time = self.time(self.level(streams), call)
         c = time + self.pooled(cond.vectors["pooled"].to(self.patch.weight.dtype), call)
         if self.config.guided:
-            c = c + self.guidance(cond.vectors["guidance"][:, 0], call)
+            c = c + self.guidance(cond.scalars["guidance"], call)
         return {"c": c, "time": time}
 
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
-        if strangers := streams.keys() - {"image"}:
-            raise UsageError(f"a FLUX cannot embed the stream {min(strangers)!r}", "it takes the stream 'image'")
+        self.refuse_strangers(streams)
         latents, dtype = streams["image"].x, self.patch.weight.dtype
         grid, text = token_grid(latents, self.config.patch), cond.tokens["text"]
-        # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
-        states = text.states.to(dtype) if text.keep is None else text.states.to(dtype).masked_fill(~text.keep[..., None], 0.0)
-        words = self.text(states, call).to(dtype)
+        words = self.text(text.silenced(dtype), call).to(dtype)
         image = self.patch(pack(latents.to(dtype), self.config.patch), call).to(dtype)
         return {
             "text": Stream(words, keep=text.keep, pos=words.new_zeros(1, words.shape[1], 3, dtype=torch.float32)),
@@ -129,7 +123,6 @@ class _Attention(Branch):
 
     def __init__(self, config: FluxConfig, roles: tuple[str, ...]) -> None:
         super().__init__()
-        self.roles = roles
         self.norm = LayerNorm(config.width)
         self.modulation = nn.ModuleDict({r: Modulation(config.width, 3) for r in roles})
         self.core = JointAttention(AttentionShape(config.width, config.heads), roles, rotate=Rotary(config.axes))
@@ -143,17 +136,13 @@ class _Attention(Branch):
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
-        own = self.core._of(self.roles[0])
-        width, each = own.q.in_features, own.q.in_features // own.heads
-        projections = [f"{prefix}.core.projections.{r}" for r in self.roles]
-        slices = {f"{p}.{part}.{kind}": (0, each) for p in projections for part in ("q", "k", "v") for kind in ("weight", "bias")}
-        slices |= {f"{p}.out.weight": (1, each) for p in projections}
+        width = self.norm.width
 
         def cost(tokens: Mapping[str, int]) -> int:
             total = sum(tokens[s] for s in STREAMS)
             return 4 * total * width * width + 2 * total * total * width
 
-        return SiteInfo(site, STREAMS, info.parameters, (Units("heads", own.heads, slices),), cost)
+        return SiteInfo(site, STREAMS, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
 class DualAttention(_Attention):
@@ -181,17 +170,12 @@ class _MLP(Branch):
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
-        slices: dict[str, tuple[int, int]] = {}
-        for role, core in self.core.items():
-            assert isinstance(core, MLP)
-            width, hidden = core.up.in_features, core.up.out_features
-            at = f"{prefix}.core.{role}"
-            slices |= {f"{at}.up.weight": (0, 1), f"{at}.up.bias": (0, 1), f"{at}.down.weight": (1, 1)}
+        each, units = shared_units(self.core, f"{prefix}.core")
 
         def cost(tokens: Mapping[str, int]) -> int:
-            return sum(2 * tokens[s] * width * hidden for s in STREAMS)
+            return sum(tokens[s] * each for s in STREAMS)
 
-        return SiteInfo(site, STREAMS, info.parameters, (Units("channels", hidden, slices),), cost)
+        return SiteInfo(site, STREAMS, info.parameters, (units,), cost)
 
 
 class DualMLP(_MLP):

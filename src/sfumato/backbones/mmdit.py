@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from ..core.call import Call, Site
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Branch, Network, SiteInfo, Units
+from ..core.program import Block, Branch, Network, SiteInfo
 from ..core.state import State, Stream
 from ..nn.attention import AttentionShape, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
-from ..nn.mlp import MLP
+from ..nn.mlp import MLP, shared_units
 from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.positions import sincos_2d
@@ -96,10 +96,7 @@ class MMDiT(Network):
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
-        t = streams["image"].t
-        if t is None:
-            raise UsageError("the image stream has no noise level t")
-        time = self.time(t, call)
+        time = self.time(self.level(streams), call)
         return {"c": time + self.pooled(cond.vectors["pooled"].to(self.pooled.up.weight.dtype), call), "time": time}
 
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
@@ -154,18 +151,14 @@ class AttentionBranch(Branch):
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
         heads = {s: self.core._of(s) for s in self.streams}
-        width, count = heads["image"].q.in_features, heads["image"].heads
-        each = width // count
-        slices = {f"{prefix}.core.projections.{s}.{p}.weight": (0, each) for s in heads for p in ("q", "k", "v")}
-        slices |= {f"{prefix}.core.projections.{s}.{p}.bias": (0, each) for s in heads for p in ("q", "k", "v")}
-        slices |= {f"{prefix}.core.projections.{s}.out.weight": (1, each) for s in heads if heads[s].out is not None}
+        width = self.norm.width
 
         def cost(tokens: Mapping[str, int]) -> int:
             total = sum(tokens[s] for s in heads)
             linear = sum(tokens[s] * width * width * (4 if heads[s].out is not None else 3) for s in heads)
             return linear + 2 * total * total * width
 
-        return SiteInfo(site, self.streams, info.parameters, (Units("heads", count, slices),), cost)
+        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
 class JointBranch(AttentionBranch):
@@ -205,21 +198,12 @@ class MLPBranch(Branch):
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
-        first = self.core[self.streams[0]]
-        assert isinstance(first, MLP)
-        width, hidden = first.up.in_features, first.up.out_features
-        slices: dict[str, tuple[int, int]] = {}
-        for s in self.streams:
-            slices |= {
-                f"{prefix}.core.{s}.up.weight": (0, 1),
-                f"{prefix}.core.{s}.up.bias": (0, 1),
-                f"{prefix}.core.{s}.down.weight": (1, 1),
-            }
+        each, units = shared_units(self.core, f"{prefix}.core")
 
         def cost(tokens: Mapping[str, int]) -> int:
-            return sum(2 * tokens[s] * width * hidden for s in self.streams)
+            return sum(tokens[s] * each for s in self.streams)
 
-        return SiteInfo(site, self.streams, info.parameters, (Units("channels", hidden, slices),), cost)
+        return SiteInfo(site, self.streams, info.parameters, (units,), cost)
 
 
 def _modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

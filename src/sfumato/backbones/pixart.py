@@ -20,8 +20,8 @@ from torch.nn.functional import silu
 
 from ..core.call import Call, Site
 from ..core.conditions import Conditions
-from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Branch, Network, SiteInfo, Units
+from ..core.errors import ConfigError
+from ..core.program import Block, Branch, Network, SiteInfo
 from ..core.state import State, Stream
 from ..nn.attention import AttentionShape, CrossAttention, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, sinusoid, token_grid, unpatchify
@@ -93,10 +93,7 @@ class PixArt(Network):
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
-        t = streams["image"].t
-        if t is None:
-            raise UsageError("the image stream has no noise level t")
-        time = self.time(t, call)
+        time = self.time(self.level(streams), call)
         c = time
         if self.config.sizes:
             features = sinusoid(cond.vectors["sizes"], 256).to(time.dtype)
@@ -104,19 +101,16 @@ class PixArt(Network):
         return {"time": time, "c": c, "t0": self.shared(silu(c), call).unflatten(-1, (6, -1))}
 
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
-        if strangers := streams.keys() - {"image"}:
-            raise UsageError(f"a PixArt cannot embed the stream {min(strangers)!r}", "it takes the stream 'image'")
+        self.refuse_strangers(streams)
         latents = streams["image"].x
         grid = token_grid(latents, self.config.patch)
         dtype = self.shared.weight.dtype
         table = sincos_2d(*grid, self.config.width, self.config.span, "corner").to(latents.device)
         image = (self.patch(latents.to(dtype)).float() + table).to(dtype)
         text = cond.tokens["text"]
-        # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
-        states = text.states.to(dtype) if text.keep is None else text.states.to(dtype).masked_fill(~text.keep[..., None], 0.0)
         return {
             "image": Stream(image, grid=grid, t=streams["image"].t),
-            "text": Stream(self.text(states, call).to(dtype), keep=text.keep, update=False),
+            "text": Stream(self.text(text.silenced(dtype), call).to(dtype), keep=text.keep, update=False),
         }
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
@@ -150,13 +144,7 @@ class SelfBranch(Branch):
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
-        own = self.core._of("image")
-        width, each = own.q.in_features, own.q.in_features // own.heads
-        slices = _head_slices(f"{prefix}.core.projections.image", each)
-        if self.ratio > 1:
-            slices |= {
-                f"{prefix}.core.projections.image.reduce.{n}": (0, each) for n in ("conv.weight", "conv.bias", "norm.weight", "norm.bias")
-            }
+        width = self.norm.width
 
         def cost(tokens: Mapping[str, int]) -> int:
             count = tokens["image"]
@@ -164,7 +152,7 @@ class SelfBranch(Branch):
             reducing = 2 * count * width if self.ratio > 1 else 0
             return 4 * count * width * width + 2 * count * keys * width + reducing
 
-        return SiteInfo(site, self.streams, info.parameters, (Units("heads", own.heads, slices),), cost)
+        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
 class CrossBranch(Branch):
@@ -184,13 +172,13 @@ class CrossBranch(Branch):
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
-        width, heads = self.core.q.in_features, self.core.heads
+        width = self.core.q.in_features
 
         def cost(tokens: Mapping[str, int]) -> int:
             image, text = tokens["image"], tokens["text"]
             return 2 * (image + text) * width * width + 2 * image * text * width
 
-        return SiteInfo(site, self.streams, info.parameters, (Units("heads", heads, _head_slices(f"{prefix}.core", width // heads)),), cost)
+        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
 class MLPBranch(Branch):
@@ -212,18 +200,11 @@ class MLPBranch(Branch):
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
-        width, hidden = self.core.up.in_features, self.core.up.out_features
-        slices = {f"{prefix}.core.up.weight": (0, 1), f"{prefix}.core.up.bias": (0, 1), f"{prefix}.core.down.weight": (1, 1)}
 
         def cost(tokens: Mapping[str, int]) -> int:
-            return 2 * tokens["image"] * width * hidden
+            return tokens["image"] * self.core.cost
 
-        return SiteInfo(site, self.streams, info.parameters, (Units("channels", hidden, slices),), cost)
-
-
-def _head_slices(prefix: str, each: int) -> dict[str, tuple[int, int]]:
-    slices = {f"{prefix}.{p}.{kind}": (0, each) for p in ("q", "k", "v") for kind in ("weight", "bias")}
-    return slices | {f"{prefix}.out.weight": (1, each)}
+        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
 def _initialise(net: PixArt) -> None:

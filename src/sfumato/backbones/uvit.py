@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 from ..core.call import Call, Site
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Branch, Network, SiteInfo, Units
+from ..core.program import Block, Branch, Network, SiteInfo
 from ..core.state import State, Stream
 from ..nn.attention import ANY, AttentionShape, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, sinusoid, token_grid, unpatchify
@@ -84,27 +84,22 @@ class UViT(Network):
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
-        return {"time": self._time(streams["image"].t, call)}
+        return {"time": self._time(self.level(streams), call)}
 
-    def _time(self, t: Tensor | None, call: Call | None) -> Tensor:
-        if t is None:
-            raise UsageError("the image stream has no noise level t")
+    def _time(self, t: Tensor, call: Call | None) -> Tensor:
         time = sinusoid(1000.0 * t, self.config.width).to(self.text.weight.dtype)
         return self.time(time, call) if self.config.time_mlp else time
 
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
-        if strangers := streams.keys() - {"image"}:
-            raise UsageError(f"a U-ViT cannot embed the stream {min(strangers)!r}", "it takes the stream 'image'")
+        self.refuse_strangers(streams)
         latents, text, dtype = streams["image"].x, cond.tokens["text"], self.text.weight.dtype
         if (count := text.states.shape[1]) > self.config.words:
             raise UsageError(f"the caption has {count} tokens", f"this U-ViT has positions for {self.config.words}")
         grid = token_grid(latents, self.config.patch)
         first, words, cells = self.positions.split([1, self.config.words, self.config.grid**2], dim=1)
-        # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
-        states = text.states.to(dtype) if text.keep is None else text.states.to(dtype).masked_fill(~text.keep[..., None], 0.0)
         return {
-            "time": Stream(self._time(streams["image"].t, call)[:, None] + first, role=ANY),
-            "text": Stream((self.text(states, call) + words[:, :count]).to(dtype), role=ANY, keep=text.keep),
+            "time": Stream(self._time(self.level(streams), call)[:, None] + first, role=ANY),
+            "text": Stream((self.text(text.silenced(dtype), call) + words[:, :count]).to(dtype), role=ANY, keep=text.keep),
             "image": Stream(
                 (self.patch(latents.to(dtype)) + self._cells(cells, grid)).to(dtype), role=ANY, grid=grid, t=streams["image"].t
             ),
@@ -145,16 +140,13 @@ class AttentionBranch(Branch):
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
-        own = self.core._of(ANY)
-        width, each = own.q.in_features, own.q.in_features // own.heads
-        at = f"{prefix}.core.projections.{ANY}"
-        slices = {f"{at}.{part}.weight": (0, each) for part in ("q", "k", "v")} | {f"{at}.out.weight": (1, each)}
+        width = self.core._of(ANY).q.in_features
 
         def cost(tokens: Mapping[str, int]) -> int:
             total = sum(tokens.values())
             return 4 * total * width * width + 2 * total * total * width
 
-        return SiteInfo(site, STREAMS, info.parameters, (Units("heads", own.heads, slices),), cost)
+        return SiteInfo(site, STREAMS, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
 class MLPBranch(Branch):
@@ -176,13 +168,11 @@ class MLPBranch(Branch):
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
-        width, hidden = self.core.up.in_features, self.core.up.out_features
-        slices = {f"{prefix}.core.up.weight": (0, 1), f"{prefix}.core.up.bias": (0, 1), f"{prefix}.core.down.weight": (1, 1)}
 
         def cost(tokens: Mapping[str, int]) -> int:
-            return sum(tokens.values()) * 2 * width * hidden
+            return sum(tokens.values()) * self.core.cost
 
-        return SiteInfo(site, STREAMS, info.parameters, (Units("channels", hidden, slices),), cost)
+        return SiteInfo(site, STREAMS, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
 def _initialise(net: UViT) -> None:

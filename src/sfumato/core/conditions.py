@@ -19,6 +19,10 @@ class Tokens:
     states: Tensor
     keep: Tensor
 
+    def silenced(self, dtype: torch.dtype) -> Tensor:
+        """The states (B, N, D) in `dtype`, zero at padding: finite whatever was there, so that masked keys contribute exactly nothing."""
+        return self.states.to(dtype).masked_fill(~self.keep[..., None], 0.0)
+
     def pad_to(self, length: int) -> Tokens:
         """The same tokens, padded on the right to `length`."""
         missing = length - self.states.shape[1]

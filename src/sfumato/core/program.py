@@ -201,6 +201,18 @@ class Network(nn.Module):
         """Predictions by stream, shaped like the inputs."""
         raise NotImplementedError
 
+    def level(self, streams: Mapping[str, Stream]) -> Tensor:
+        """The noise level t of the image stream. Raises `UsageError` when it has none."""
+        t = streams["image"].t
+        if t is None:
+            raise UsageError("the image stream has no noise level t")
+        return t
+
+    def refuse_strangers(self, streams: Mapping[str, Stream]) -> None:
+        """Raise `UsageError` on a stream that is not among `inputs`."""
+        if strangers := sorted(streams.keys() - set(self.inputs)):
+            raise UsageError(f"a {type(self).__name__} cannot embed the stream {strangers[0]!r}", f"it takes {', '.join(self.inputs)}")
+
     def set_program(self, items: list[nn.Module]) -> None:
         """Install the program and give every item its index."""
         self.blocks = nn.ModuleList(items)

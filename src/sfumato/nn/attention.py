@@ -4,6 +4,7 @@ stream to another.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from torch.nn.functional import layer_norm
 from ..core.attention import Attend, Group, Heads, Plan, Rotate, attend
 from ..core.call import Call, Session, Site
 from ..core.errors import UsageError
+from ..core.program import Units
 from ..core.state import State, Stream
 from .linear import Linear
 from .norms import RMSNorm
@@ -73,6 +75,13 @@ class Projections(nn.Module):
         self.k_norm = RMSNorm(head) if shape.qk_norm else nn.Identity()
         self.reduce = Reducer(shape.width, ratio) if ratio > 1 else None
 
+    def slices(self, prefix: str) -> dict[str, tuple[int, int]]:
+        """What each head owns, under the parameter names that begin with `prefix`: (dimension, entries)."""
+        each = self.q.out_features // self.heads
+        parts = {"q": self.q, "k": self.k, "v": self.v} | ({} if self.reduce is None else {"reduce": self.reduce})
+        owned = {f"{prefix}.{part}.{name}": (0, each) for part, module in parts.items() for name, _ in module.named_parameters()}
+        return owned if self.out is None else owned | {f"{prefix}.out.weight": (1, each)}
+
     def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
         q, k, v = (layer(x, call) for layer in (self.q, self.k, self.v))
         if self.reduce is not None:
@@ -116,6 +125,12 @@ class JointAttention(nn.Module):
                 outputs[name] = out(x.transpose(1, 2).flatten(2), call)
         return outputs
 
+    def units(self, prefix: str) -> Units:
+        """Heads and what they own, under the parameter names that begin with `prefix`; a head owns its part of every role's."""
+        roles = {role: self._of(role) for role in self.projections}
+        owned = [own.slices(f"{prefix}.projections.{role}") for role, own in roles.items()]
+        return Units("heads", next(iter(roles.values())).heads, dict(ChainMap(*owned)))
+
     def _of(self, role: str) -> Projections:
         projections = self.projections[role if role in self.projections else ANY]
         assert isinstance(projections, Projections)
@@ -135,6 +150,12 @@ class CrossAttention(nn.Module):
         self.k = Linear(source_width, shape.width, "k")
         self.v = Linear(source_width, shape.width, "v")
         self.out = Linear(shape.width, shape.width, "out")
+
+    def units(self, prefix: str) -> Units:
+        """Heads and what they own, under the parameter names that begin with `prefix`."""
+        each = self.q.out_features // self.heads
+        owned = {f"{prefix}.{part}.{kind}": (0, each) for part in ("q", "k", "v") for kind in ("weight", "bias")}
+        return Units("heads", self.heads, owned | {f"{prefix}.out.weight": (1, each)})
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         source = state.streams[self.source]
