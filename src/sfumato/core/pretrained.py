@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,23 +10,10 @@ import torch
 from torch import nn
 
 from .errors import WeightsError
+from .weights import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; `WeightsError` when it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        hint = "a model is a folder with config.json and safetensors files, as save_pretrained writes it"
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}", hint) from error
-    except ValueError as error:
-        raise WeightsError(f"damaged file {path}: {error}", "fetch it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"damaged file {path}: not a JSON object", "fetch it again")
-    return content
 
 
 def require_safetensors(folder: Path) -> None:

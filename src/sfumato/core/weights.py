@@ -16,6 +16,22 @@ from .errors import WeightsError
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, a file of a model's folder; `WeightsError` when it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        hint = "a model is a folder with JSON configs and safetensors files, as save_pretrained and sfumato write it"
+        raise WeightsError(f"missing file {path}", hint) from error
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise WeightsError(f"damaged file {path}: {error}", "fetch it again") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"damaged file {path}: an object is needed, not {type(content).__name__}", "fetch it again")
+    return content
+
+
 class Shards(Mapping[str, Tensor]):
     """The tensors of a diffusers weights folder by name, read when asked for and not kept. A context manager: files close at its end.
 
@@ -34,10 +50,9 @@ class Shards(Mapping[str, Tensor]):
             raise WeightsError(f"missing file {folder / WEIGHTS}", f"or {index.name} with its shards")
 
     def _sharded(self, folder: Path, index: Path) -> dict[str, Any]:
-        try:
-            places = dict(json.loads(index.read_text("utf-8"))["weight_map"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"damaged file {index}: {error!r}", "fetch it again") from error
+        places = read_json(index).get("weight_map")
+        if not isinstance(places, dict):
+            raise WeightsError(f"damaged file {index}: it has no weight_map", "fetch it again")
         # Names in an index are data from elsewhere: a shard lies beside it or nowhere.
         opened = {name: self._open(folder / Path(name).name) for name in sorted(set(places.values()))}
         for tensor, name in places.items():

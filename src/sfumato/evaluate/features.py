@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import NonFiniteError, UnknownNameError, UsageError, WeightsError
-from ..core.pretrained import load_pretrained, read_json, require_safetensors
+from ..core.pretrained import load_pretrained, require_safetensors
+from ..core.weights import read_json
 from .metrics import finite_rows
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError, WeightsError
 from ..core.files import read_tensors, sha256
-from ..core.pretrained import load_pretrained, load_tokenizer, read_json, require_safetensors
+from ..core.pretrained import load_pretrained, load_tokenizer, require_safetensors
+from ..core.weights import read_json
 from ..pipelines.best_of import Scorer
 from .features import CLIP_LOOK, Preparation, chunks, clip_image, named_architecture, preparation
 from .judge import Judge

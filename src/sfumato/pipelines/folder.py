@@ -31,7 +31,7 @@ from ..core.config import from_dict, to_dict
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, OutputError, UnknownNameError, UsageError, WeightsError
 from ..core.files import read_tensors, refuse_overwrite, sha256, verify, write_json, write_tensors
-from ..core.weights import WEIGHTS, assign_strictly
+from ..core.weights import WEIGHTS, assign_strictly, read_json
 from ..text import text_encoders
 from .text_to_image import Defaults, TextToImage
 
@@ -72,7 +72,7 @@ def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | N
     Raises `UnknownNameError` with the nearest names, `WeightsError` naming a missing, damaged or pickled file.
     """
     folder = _find(name_or_dir)
-    _json(folder / "model_index.json")
+    read_json(folder / "model_index.json")
     record = _config(Record, folder / "sfumato.json")
     for component in ("transformer", "vae"):
         file = f"{component}/{WEIGHTS}"
@@ -215,22 +215,10 @@ def _find(name_or_dir: str | Path) -> Path:
     return folder
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise WeightsError(f"missing file {path}", "only pipelines that sfumato saved load today") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"damaged file {path}: {error}", "fetch or reinstall it") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"damaged file {path}: an object is needed, not {type(content).__name__}")
-    return content
-
-
 def _config(cls: type[T], path: Path) -> T:
     """A JSON file as `cls`, strictly; a `ConfigError` names the file."""
     try:
-        return from_dict(cls, _json(path))
+        return from_dict(cls, read_json(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", error.hint) from error
 
@@ -243,7 +231,7 @@ def _refuse_pickles(folder: Path) -> None:
 def _autoencoder(folder: Path) -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
-    config = {k: v for k, v in _json(folder / "config.json").items() if not k.startswith("_")}
+    config = {k: v for k, v in read_json(folder / "config.json").items() if not k.startswith("_")}
     try:
         with torch.device("meta"):
             autoencoder = AutoencoderKL(**config)

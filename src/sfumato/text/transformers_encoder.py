@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
-from sfumato.core.pretrained import load_pretrained, load_tokenizer, read_json, require_safetensors
+from sfumato.core.pretrained import load_pretrained, load_tokenizer, require_safetensors
+from sfumato.core.weights import read_json
 
 from .encoded import TextStates
 from .tokens import PromptTokenizer, padded, states

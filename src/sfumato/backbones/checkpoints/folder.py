@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ...core.config import from_dict
-from ...core.errors import ConfigError, UnknownNameError, WeightsError
+from ...core.errors import ConfigError, UnknownNameError
 from ...core.files import refuse_overwrite, write_json, write_tensors
 from ...core.program import Network
-from ...core.weights import WEIGHTS, Shards, assign_strictly
+from ...core.weights import WEIGHTS, Shards, assign_strictly, read_json
 from .. import backbones
 from . import Format, formats, of_family
 
@@ -23,7 +21,7 @@ def load_network(folder: Path, dtype: torch.dtype | None = None) -> Network:
     Tensors are read, renamed and cast one at a time. Raises `WeightsError` (missing, damaged, tensors that do not fit), `ConfigError`
     (a flag not understood), `UnknownNameError` (a class that is not supported, with the nearest).
     """
-    config = _config(folder / "config.json")
+    config = read_json(folder / "config.json")
     name = str(config.pop("_class_name", "?"))
     form: Format | None = None
     if name not in backbones:
@@ -54,15 +52,3 @@ def save_network(net: Network, folder: Path, overwrite: bool = False) -> Path:
     write_tensors(folder / WEIGHTS, weights)
     write_json(folder / "config.json", config)
     return folder
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(f"missing file {path}", "a transformer folder has config.json and safetensors files") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"damaged file {path}: {error}", "fetch it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"damaged file {path}: an object is needed, not {type(content).__name__}")
-    return content
