@@ -72,7 +72,7 @@ class ModelRecipe:
     defaults: Defaults = field(default_factory=Defaults)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=2700,
+            steps=3000,
             # Short: the average forgets what the network was before the pictures grew.
             ema=0.99,
             optimizer=OptimizerConfig(name="muon", lr=1e-3, muon_lr=2e-3, warmup=100, decay_from=0.65, weight_decay=0.01),
