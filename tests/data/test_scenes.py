@@ -97,7 +97,10 @@ def test_boxes_masks_depth_and_order_agree(it: Scene, size: int) -> None:
     assert (visible.sum(0) <= 1).all(), "visible masks are disjoint"
     for k, item in enumerate(it.items):
         assert drawn.boxes[k] == tight_box(drawn.full[k])
-        np.testing.assert_allclose(drawn.boxes[k], item.box, atol=2.01 / size)  # rounded to pixels, thin tips of a drawing fade
+        found, asked = (np.rint(np.array(box) * size) for box in (drawn.boxes[k], item.box))
+        inset = np.concatenate([found[:2] - asked[:2], asked[2:] - found[2:]])
+        assert (inset >= 0).all(), "a silhouette stays in its box"
+        assert (inset <= 3).all(), "and fills it, but for thin tips that fade"
         assert not (visible[k] & ~drawn.full[k]).any()
         assert visible[k].sum() >= 0.4 * drawn.full[k].sum(), "nothing is lost behind something else"
         assert (drawn.depth[visible[k]] == round(255 * item.depth)).all()
@@ -123,7 +126,7 @@ def test_what_is_visible_is_what_is_painted(it: Scene) -> None:
     changed_outside = changed.copy()
     changed_outside[y0:y1, x0:x1] = False
     assert not changed_outside.any(), "nothing is painted outside of its box"
-    assert changed[mask].mean() > 0.5
+    assert changed[mask].any(), "what is white on white changes little, but nothing changes not at all"
 
 
 @quick
