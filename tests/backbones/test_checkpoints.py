@@ -192,12 +192,15 @@ def test_what_is_not_understood_is_named() -> None:
         ({"norm_typ": "x"}, "norm_typ"),
         ({"activation_fn": "swiglu"}, "activation_fn = 'swiglu'"),
         ({"out_channels": 5}, "out_channels is 5"),
+        ({"only_cross_attention": True}, "only_cross_attention = True"),
         ({"cross_attention_dim": 7}, "cross_attention_dim is 7"),
     ):
         with pytest.raises(ConfigError, match=message):
-            form.config({**PIXART, **wrong})
+            form.config({**peer("PixArtTransformer2DModel", PIXART).config, **wrong})
+    with pytest.raises(ConfigError, match="lacks caption_channels, in_channels"):
+        form.config({"num_layers": 2})
     with pytest.raises(ConfigError, match="caption_projection_dim is 8"):
-        formats.get("SD3Transformer2DModel").config({**SD3, "caption_projection_dim": 8})
+        formats.get("SD3Transformer2DModel").config({**peer("SD3Transformer2DModel", SD3).config, "caption_projection_dim": 8})
     theirs = peer("PixArtTransformer2DModel", PIXART)
     config = ours_of(theirs)[1].config
     with pytest.raises(WeightsError, match=r"belong to no part of a PixArtTransformer2DModel: lora\.down"):

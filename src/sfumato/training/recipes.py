@@ -47,7 +47,7 @@ class CodecRecipe:
 
 @dataclass(frozen=True)
 class Small:
-    """The first `steps` steps see pictures of `size` pixels, `batch` at a time: shapes are learned at a quarter of the cost.
+    """The first `steps` steps see pictures of `size` pixels, `batch` at a time: a quarter of the picture tokens.
 
     0 steps: all pictures are large from the start.
     """

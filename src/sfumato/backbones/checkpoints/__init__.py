@@ -68,7 +68,7 @@ Refine = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 @dataclass(frozen=True)
 class Format:
     """One class of diffusers: `rules` for its weights and, for its config, `fields` (their name -> ours) and `fixed` (their name -> the
-    values we compute with; any other value is refused). `derived`: our fields that depend on several of theirs, and back.
+    values we compute with; any other value is refused). `derives`: their names behind our fields that depend on several.
 
     `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.
     """
@@ -86,6 +86,9 @@ class Format:
     def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         """Our config's fields. Raises `ConfigError` naming a flag that is unknown or has a value we do not compute with."""
         known = self.fields.keys() | self.fixed.keys() | self.derives
+        # Their defaults are not ours: a field that is left out is asked for rather than guessed.
+        if missing := sorted(self.fields.keys() - theirs.keys()):
+            raise ConfigError(f"the {self.class_name} config lacks {', '.join(missing)}", "save_pretrained writes every field")
         for name, value in theirs.items():
             if name.startswith("_"):
                 continue

@@ -40,7 +40,13 @@ def _rules(config: PixArtConfig) -> tuple[Rule, ...]:
     return _ROOT + numbered(_BLOCK, config.depth)
 
 
+# Flags of the class that PixArt was first published as; none is ever set.
+_LEGACY = ("double_self_attention", "only_cross_attention", "num_vector_embeds", "use_linear_projection")
+
+
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
+    if asked := [name for name in _LEGACY if theirs.get(name)]:
+        raise ConfigError(f"a PixArt config with {asked[0]} = {theirs[asked[0]]!r}", "it is not computed here")
     heads, channels, side = theirs.get("num_attention_heads", 16), theirs.get("in_channels", 4), theirs.get("sample_size", 128)
     patch, out = theirs.get("patch_size", 2), theirs.get("out_channels", 8)
     width = heads * theirs.get("attention_head_dim", 72)
@@ -96,13 +102,13 @@ FORMAT = Format(
         "norm_type": ("ada_norm_single",),
         "num_embeds_ada_norm": (1000,),
         "norm_num_groups": (32,),
-        "upcast_attention": (False, True),
+        "upcast_attention": (False,),
     },
     derive=_derive,
     describe=_describe,
     derives=frozenset(
         {"attention_head_dim", "cross_attention_dim", "sample_size", "interpolation_scale", "use_additional_conditions", "out_channels"}
     )
-    | frozenset({"use_linear_projection", "num_vector_embeds", "caption_projection"}),
+    | frozenset(_LEGACY),
     ignored=frozenset({"pos_embed.pos_embed"}),
 )
