@@ -72,26 +72,22 @@ def test_codec_then_model_then_a_picture(cli: Cli, drawings: Path) -> None:
 
 
 def test_judge(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sfumato.data import sources
-    from sfumato.evaluate import judge_recipe, pictures
+    from sfumato.evaluate import judge_recipe
 
     seen: list[tuple[Any, ...]] = []
 
     class Made:
-        card: dict[str, Any] = {"held_out": {"count": 0}}  # noqa: RUF012
+        card: dict[str, Any] = {"held_out": {"count": 0}, "scenes": {"map50": {"value": 0.875}}}  # noqa: RUF012
 
     def train_judge(*arguments: Any, **options: Any) -> Made:
         seen.append((*arguments, options))
         return Made()
 
     monkeypatch.setattr(judge_recipe, "train_judge", train_judge)
-    monkeypatch.setattr(sources, "open_source", lambda *spec, **options: options)
-    monkeypatch.setattr(pictures.Pictures, "of", classmethod(lambda cls, source: source))
     ran = cli("train", "judge", "--data", "d", "--out", "o", "--steps", 5, "--quiet")
-    assert (ran.code, ran.out) == (0, "o/judge\n"), ran.err
-    source, out, recipe, run, options = seen[0]
-    assert source["split"] is None and source["licences"] is None
-    assert (out, run, recipe.train.steps, options["quiet"]) == (Path("o/judge"), Path("o/run"), 5, True)
+    assert (ran.code, ran.out) == (0, "o/judge\n") and "0.875" in ran.err, ran.err
+    data, out, recipe, run, options = seen[0]
+    assert (data, out, run, recipe.train.steps, options["quiet"]) == (Path("d"), Path("o/judge"), Path("o/run"), 5, True)
 
 
 def test_bad_recipes(cli: Cli, drawings: Path) -> None:

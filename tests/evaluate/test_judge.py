@@ -16,13 +16,13 @@ from sfumato.core.task import Phase
 from sfumato.evaluate.augment import augment, homographies
 from sfumato.evaluate.judge import Judge
 from sfumato.evaluate.judge_net import JudgeConfig, JudgeNet
-from sfumato.evaluate.judge_recipe import JudgeRecipe, train_judge
+from sfumato.evaluate.judge_recipe import JudgeRecipe, Sets, train_judge
 from sfumato.evaluate.judge_task import JudgeTask, JudgeTaskConfig, matches
-from sfumato.evaluate.pictures import Pictures
 from sfumato.training.loop import TrainConfig
 
-from .conftest import CONCEPTS, STYLES, TINY, World, tiny_judge
+from .conftest import CONCEPTS, STYLES, TINY, tiny_judge
 
+FIXTURE = Path(__file__).parents[1] / "data" / "fixture"
 SHIPPED = Path(str(files("sfumato") / "assets" / "judge"))
 
 
@@ -101,36 +101,70 @@ def test_captions_fit_by_concept_and_by_style_where_they_name_one() -> None:
 def batch() -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     return {
-        "images": torch.randint(0, 256, (8, 3, 32, 32), generator=g, dtype=torch.uint8),
-        "concept": torch.arange(8) % 4,
-        "style": torch.arange(8) % 2,
-        "text": torch.randn(8, 5, 384, generator=g).half(),
+        "drawings.images": torch.randint(0, 256, (8, 3, 32, 32), generator=g, dtype=torch.uint8),
+        "drawings.others": torch.randint(0, 256, (8, 2, 3, 32, 32), generator=g, dtype=torch.uint8),
+        "drawings.concept": torch.arange(8) % 4,
+        "drawings.style": torch.arange(8) % 2,
+        "drawings.text": torch.randn(8, 5, 384, generator=g).half(),
+        "things.images": torch.randint(0, 256, (4, 3, 32, 32), generator=g, dtype=torch.uint8),
+        "things.concept": torch.arange(4),
+        "things.style": torch.arange(4) % 2,
+        "things.colour": torch.arange(4),
     }
 
 
 def test_the_loss_is_a_pure_function_of_its_draws() -> None:
     torch.manual_seed(0)
-    task = JudgeTask(JudgeNet(TINY, 4, 2), JudgeTaskConfig(), 32)
+    task = JudgeTask(JudgeNet(TINY, 4, 2), JudgeTaskConfig(small_steps=2, small_side=32), 32, torch.randn(4, 384))
     losses = [task.loss(Phase("judge", ("judge",)), batch(), {}, Draws(0, step)).total.detach() for step in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2] and all(loss.isfinite() for loss in losses)
 
 
+def test_what_a_task_learns_of_each_picture() -> None:
+    """Styles are learned from drawings as they are and from things, colours from things alone."""
+    torch.manual_seed(0)
+    net = JudgeNet(TINY, 4, 2)
+    task = JudgeTask(net, JudgeTaskConfig(dropout=0.0), 32, torch.randn(4, 384))
+
+    def metrics(**changed: torch.Tensor) -> dict[str, float]:
+        found = task.loss(Phase("judge", ("judge",)), batch() | changed, {}, Draws(0, 9)).metrics
+        return {name: float(value.detach()) for name, value in found.items()}
+
+    plain, flipped = metrics(), 1 - torch.arange(8) % 2
+    redrawn = torch.where(torch.arange(8) % 2 == 1, flipped, 1 - flipped)
+    assert metrics(**{"drawings.style": redrawn})["style"] == plain["style"]  # every other one comes by another hand
+    assert metrics(**{"drawings.style": flipped})["style"] != plain["style"]
+    recoloured = metrics(**{"things.colour": torch.full((4,), 9)})
+    assert recoloured["colour"] != plain["colour"] and recoloured["concept"] == plain["concept"]
+
+
 def test_the_recipe_trains_measures_and_saves(tmp_path: Path) -> None:
-    world = World()
-    names = {name: tuple(world.column(name)) for name in ("concept", "style", "group", "split")}
-    licence = tuple("CC-BY-SA-4.0" if s == "openmoji" else "MIT" for s in names["style"])
-    captions = tuple((c,) * 5 for c in names["concept"])
-    images = torch.stack([world[i].image for i in range(len(world))])
-    pictures = Pictures(images=images, licence=licence, captions=captions, **names)
     few = TrainConfig(steps=2, checkpoint_seconds=999)
-    recipe = JudgeRecipe(net=TINY, batch=8, train=few, style=few)
-    text = torch.randn(len(world), 5, 384)
-    judge = train_judge(pictures, tmp_path / "judge", recipe, tmp_path / "run", text, quiet=True)
-    assert judge.card["trained_on"] == 8 and judge.card["held_out"]["count"] == 8 and judge.card["unseen_styles"] == {"count": 0}
-    assert judge.card["held_out"]["concept_top1_without_flags_keycaps"]["count"] == 6
-    assert Judge.load(tmp_path / "judge").card == json.loads(json.dumps(judge.card))
-    again = train_judge(pictures, tmp_path / "again", replace(recipe), tmp_path / "run2", text, quiet=True)
+    sets = Sets(hands=1, scenes=6, held_out=4)
+    recipe = JudgeRecipe(
+        net=TINY,
+        task=JudgeTaskConfig(small_steps=1, small_side=32),
+        sets=sets,
+        batch=8,
+        things=4,
+        train=few,
+        style=few,
+        locate=few,
+        read=few,
+    )
+    judge = train_judge(FIXTURE, tmp_path / "judge", recipe, tmp_path / "run", quiet=True)
+    assert judge.card["trained_on"]["scenes"] == 6 and judge.card["held_out"]["count"] > 0 and judge.card["scenes"]["scenes"] == 4
+    loaded = Judge.load(tmp_path / "judge")
+    assert loaded.card == json.loads(json.dumps(judge.card))
+    picture = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert loaded.detect(picture) == Judge.load(tmp_path / "judge").detect(picture)
+    again = train_judge(FIXTURE, tmp_path / "again", replace(recipe), tmp_path / "run2", quiet=True)
     assert all(torch.equal(a, b) for a, b in zip(judge.net.state_dict().values(), again.net.state_dict().values(), strict=True))
+
+
+def test_a_judge_without_eyes_refuses_scenes() -> None:
+    with pytest.raises(WeightsError, match="sfumato train judge"):
+        tiny_judge().detect(torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="no judge is shipped in this checkout")

@@ -164,22 +164,20 @@ class TrainModel(Train):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJudge(Train):
-    """Train the judge that names concept and style of a drawing. The result is OUT/judge, which `sfumato evaluate --judge` takes."""
+    """Train the judge that names drawings, finds things in scenes and reads signs. The result is OUT/judge (`sfumato evaluate --judge`)."""
 
     def run(self) -> int:
-        from ..data.sources import open_source
         from ..evaluate.judge_recipe import JudgeRecipe, train_judge
-        from ..evaluate.pictures import Pictures
 
         recipe = self.settled(JudgeRecipe)
         run = self.out / "run"
         self.open_run(recipe, self.out / "judge", run)
-        pictures = Pictures.of(open_source(self.data, split=None, licences=None, size=recipe.net.size))
-        judge = train_judge(pictures, self.out / "judge", recipe, run, quiet=self.quiet)
+        judge = train_judge(Path(self.data), self.out / "judge", recipe, run, quiet=self.quiet)
         print(self.out / "judge")
         measured = judge.card["held_out"]
         if measured["count"]:
             note(f"names {measured['concept_top1']['value']:.1%} of {measured['count']} held-out drawings")
+        note(f"finds things in held-out scenes with a mAP50 of {judge.card['scenes']['map50']['value']:.3f}")
         return 0
 
 

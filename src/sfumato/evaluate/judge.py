@@ -1,4 +1,5 @@
-"""The judge: says which concept and style a picture shows and how well it fits a caption, in numbers that carry their own doubt.
+"""The judge: says which concept and style a picture shows, how well it fits a caption, and what stands where in a scene, in numbers that
+carry their own doubt.
 
 Its embedding is also the feature space of the Fréchet and kernel distances. It is trained apart from every generator it scores, and its
 own accuracy on held-out drawings travels with it (`Judge.card`), to be printed beside each score it gives.
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 from ..core.config import from_dict, to_dict
 from ..core.errors import NonFiniteError, UsageError, WeightsError
 from ..core.files import read_tensors, sha256, verify, write_json, write_tensors
+from .eyes import Eyes, Named, detections
 from .judge_net import JudgeConfig, JudgeNet, StyleNet
+from .metrics.tasks import Detection
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,23 @@ class Verdict:
 
 
 class Judge:
-    """Trained networks with the names of its classes and its card: training data, own held-out accuracy, checksum."""
+    """Trained networks with the names of its classes and its card: training data, own held-out accuracy, checksum.
+
+    `eyes`: what it finds and reads in scenes with; None where it was not trained on any.
+    """
 
     def __init__(
-        self, net: JudgeNet, styler: StyleNet, config: JudgeConfig, concepts: Sequence[str], styles: Sequence[str], card: Mapping[str, Any]
+        self,
+        net: JudgeNet,
+        styler: StyleNet,
+        config: JudgeConfig,
+        concepts: Sequence[str],
+        styles: Sequence[str],
+        card: Mapping[str, Any],
+        eyes: Eyes | None = None,
     ) -> None:
         self.net, self.styler, self.config, self.card = net.eval(), styler.eval(), config, dict(card)
+        self.eyes = None if eyes is None else eyes.eval()
         self.concepts, self.styles = tuple(concepts), tuple(styles)
         self.concept_index = {name: i for i, name in enumerate(self.concepts)}
         self.style_index = {name: i for i, name in enumerate(self.styles)}
@@ -46,6 +60,48 @@ class Judge:
     @torch.no_grad()
     def __call__(self, images: Tensor, batch: int = 64) -> Verdict:
         """Judge images (B, 3, size, size) in [-1, 1], in fp32. Raises `UsageError` on another shape, `NonFiniteError` on NaN, infinity."""
+        self._check(images)
+        device = self.net.log_scale.device
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for chunk in images.split(batch) if len(images) else ():
+            whole = chunk.to(device, torch.float32).clamp(-1, 1)
+            pooled = self.net.pooled(self._resize(whole))
+            parts.append((self.net.concepts(pooled, self.net.names), self.styler(whole), self.net.embed_image(pooled)))
+        widths = (len(self.concepts), len(self.styles), self.config.embed)
+        columns = zip(*parts, strict=True) if parts else ([torch.zeros(0, width)] for width in widths)
+        concept, style, embedding = (torch.cat(list(column)).float().cpu() for column in columns)
+        return Verdict(concept, style, embedding)
+
+    def detect(self, images: Tensor) -> list[list[Detection]]:
+        """What stands where in images (B, 3, size, size) in [-1, 1], surest first; a score is the chance that name and box are right.
+
+        Raises as a call does, and `WeightsError` for a judge without eyes.
+        """
+        named = self.look(images)
+        return detections(named, self._eyes().scores(named), len(images), self.concepts, self.styles)
+
+    def read(self, images: Tensor) -> list[str]:
+        """The word on the sign of each picture, "" where none is seen. Raises as `detect`."""
+        eyes, images = self._eyes(), self._checked(images)
+        return eyes.read(images, eyes.find(images))
+
+    def look(self, images: Tensor) -> Named:
+        """What `detect` tells, as numbers."""
+        eyes, images = self._eyes(), self._checked(images)
+        return eyes.name(self.net, images, eyes.find(images), self.config.working)
+
+    def _eyes(self) -> Eyes:
+        if self.eyes is None:
+            raise WeightsError(
+                "this judge was not trained on scenes: it cannot find things or read", "sfumato train judge makes one that can"
+            )
+        return self.eyes
+
+    def _checked(self, images: Tensor) -> Tensor:
+        self._check(images)
+        return images.to(self.net.log_scale.device, torch.float32).clamp(-1, 1)
+
+    def _check(self, images: Tensor) -> None:
         size = self.config.size
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise UsageError(f"the judge was given pictures of shape {tuple(images.shape)}", f"(B, 3, {size}, {size}), values in [-1, 1]")
@@ -53,16 +109,6 @@ class Judge:
         if not finite.all():
             bad = (~finite).nonzero().flatten().tolist()
             raise NonFiniteError(f"{len(bad)} of {len(images)} pictures to judge hold NaN or infinity: rows {bad[:8]} ({images.dtype})")
-        device = self.net.log_scale.device
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for chunk in images.split(batch) if len(images) else ():
-            whole = chunk.to(device, torch.float32).clamp(-1, 1)
-            pooled = self.net.pooled(self._resize(whole))
-            parts.append((self.net.concept(pooled), self.styler(whole), self.net.embed_image(pooled)))
-        widths = (len(self.concepts), len(self.styles), self.config.embed)
-        columns = zip(*parts, strict=True) if parts else ([torch.zeros(0, width)] for width in widths)
-        concept, style, embedding = (torch.cat(list(column)).float().cpu() for column in columns)
-        return Verdict(concept, style, embedding)
 
     def _resize(self, images: Tensor) -> Tensor:
         side = self.config.working
@@ -80,7 +126,7 @@ class Judge:
         return self.embed_sentences(sentence_vectors(captions))
 
     def _nets(self) -> dict[str, nn.Module]:
-        return {"net": self.net, "styler": self.styler}
+        return {"net": self.net, "styler": self.styler} | ({} if self.eyes is None else {"eyes": self.eyes})
 
     def save(self, folder: Path) -> None:
         """Write `judge.safetensors` (fp16) and `judge.json` (labels, config, card, checksum) into `folder`."""
@@ -89,7 +135,7 @@ class Judge:
         path = folder / "judge.safetensors"
         write_tensors(path, weights)
         content = {"config": to_dict(self.config), "card": self.card, "styles": list(self.styles), "concepts": list(self.concepts)}
-        write_json(folder / "judge.json", {"sha256": sha256(path), **content})
+        write_json(folder / "judge.json", {"sha256": sha256(path), "eyes": self.eyes is not None, **content})
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Judge:
@@ -99,13 +145,14 @@ class Judge:
         try:
             content = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
             config = from_dict(JudgeConfig, content["config"])
-            concepts, styles, card, expected = (content[key] for key in ("concepts", "styles", "card", "sha256"))
+            concepts, styles, card, expected, sees = (content[key] for key in ("concepts", "styles", "card", "sha256", "eyes"))
         except FileNotFoundError as error:
             raise WeightsError(f"no judge in {folder}: judge.json is missing", "train one: sfumato train judge") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"damaged file {folder / 'judge.json'}: {error!r}", "fetch it again, or sfumato train judge") from error
         verify(path, expected)
-        judge = cls(JudgeNet(config, len(concepts), len(styles)), StyleNet(config, len(styles)), config, concepts, styles, card)
+        net, styler = JudgeNet(config, len(concepts), len(styles)), StyleNet(config, len(styles))
+        judge = cls(net, styler, config, concepts, styles, card, Eyes() if sees else None)
         try:
             state = {n: t.float() if t.is_floating_point() else t for n, t in read_tensors(path).items()}
             nn.ModuleDict(judge._nets()).load_state_dict(state, strict=True)

@@ -26,10 +26,10 @@ class JudgeConfig:
     """
 
     size: int = 128
-    working: int = 64
-    widths: tuple[int, int, int, int] = (48, 128, 256, 512)
-    depths: tuple[int, int, int, int] = (0, 2, 3, 2)
-    strokes: tuple[int, ...] = (24, 48, 64, 96)
+    working: int = 128
+    widths: tuple[int, int, int, int] = (64, 160, 320, 640)
+    depths: tuple[int, int, int, int] = (1, 2, 4, 2)
+    strokes: tuple[int, ...] = (32, 64, 96, 128)
     embed: int = 256
     text: int = 384
     hidden: int = 512
@@ -79,9 +79,11 @@ class Mix:
 
 
 class JudgeNet(nn.Module):
-    """Picture and text towers with their heads."""
+    """Picture and text towers with their heads: `concepts`, `styles` and `colours` (of things in scenes) are numbers of classes."""
 
-    def __init__(self, config: JudgeConfig, concepts: int, styles: int) -> None:
+    names: Tensor
+
+    def __init__(self, config: JudgeConfig, concepts: int, styles: int, colours: int = 10) -> None:
         super().__init__()
         widths = config.widths
         # The stem leaves a quarter of the side at once: on a CPU full-resolution convolutions would cost more than all the rest.
@@ -98,12 +100,16 @@ class JudgeNet(nn.Module):
         self.concept = nn.Linear(pooled, concepts)
         # Trained beside the others so that the embedding carries style too; the verdict on style is the finer tower's.
         self.style = nn.Linear(pooled, styles)
+        self.colour = nn.Linear(pooled, colours)
         # A sentence vector has unit length, so tiny entries: standardised, they outweigh the biases from the first step.
         self.text = nn.Sequential(
             nn.LayerNorm(config.text), nn.Linear(config.text, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.embed, bias=False)
         )
         # Logarithm of the contrastive loss's inverse temperature (CLIP: starts at 1 / 0.07).
         self.log_scale = nn.Parameter(torch.tensor(2.66))
+        self.log_names = nn.Parameter(torch.tensor(2.0))
+        # The concepts' own names in the shared space, kept when training ends.
+        self.register_buffer("names", torch.zeros(concepts, config.embed))
 
     def pooled(self, images: Tensor, mix: Mix | None = None) -> Tensor:
         """(B, C) features of images (B, 3, working, working) in [-1, 1], before the heads; other multiples of 32 run too."""
@@ -117,6 +123,14 @@ class JudgeNet(nn.Module):
             means.append(x.float().mean((2, 3)))
         pooled: Tensor = self.neck(torch.cat(means[1:], 1))
         return pooled
+
+    def concepts(self, pooled: Tensor, names: Tensor) -> Tensor:
+        """(B, concepts) logits: a weight of each concept's own, and how near the picture lies to its name (concepts, embed).
+
+        A name carries what a few drawings cannot teach: that a woman firefighter is a woman and a firefighter.
+        """
+        logits: Tensor = self.concept(pooled).float() + self.log_names.exp() * self.embed_image(pooled) @ names.T
+        return logits
 
     def embed_image(self, pooled: Tensor) -> Tensor:
         """(B, embed) of unit length."""
@@ -135,8 +149,12 @@ class StyleNet(nn.Module):
         super().__init__()
         widths = (3, *config.strokes)
         self.levels = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()) for a, b in pairwise(widths)
-        )
+            nn.Sequential(
+                nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(),
+                nn.Conv2d(b, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(),
+            )
+            for a, b in pairwise(widths)
+        )  # fmt: skip
         pooled = 2 * sum(config.strokes)
         self.neck = nn.BatchNorm1d(pooled)
         self.head = nn.Linear(pooled, styles)

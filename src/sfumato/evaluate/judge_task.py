@@ -18,59 +18,84 @@ from .judge_net import JudgeNet, Mix, StyleNet
 
 @dataclass(frozen=True)
 class JudgeTaskConfig:
-    """Weights of the three losses, label smoothing of the two classifications, and the share of features dropped before the heads.
+    """Weights of the losses, label smoothing of the classifications, and the share of features dropped before the heads.
 
-    `mild`: strength of the augmentation of every other picture, by which styles are learned; the rest get all of it and each other's
-    early statistics besides (`Mix`), and teach concepts alone. `ramp`: steps until full strength.
+    Every other drawing is seen as it is, under augmentation of strength `mild`: it teaches style too. The rest come redrawn by another
+    hand, under all of the augmentation and each other's early statistics (`Mix`), and teach concepts alone. Things cut out of scenes
+    (`close`: the strength there) teach concepts, styles and colours. `ramp`: steps until full strength. `small_steps`: at first
+    pictures are brought to `small_side`, which shows several times as many in the same time.
 
     `styled`: which caption forms (in the order of `data/captions.py`) name the style; the others fit a concept's drawing in any style.
     """
 
-    concept: float = 1.0
-    style: float = 1.0
+    style: float = 0.5
+    colour: float = 0.25
     contrast: float = 0.5
     smoothing: float = 0.1
     dropout: float = 0.25
     mild: float = 0.4
-    ramp: int = 800
+    close: float = 0.3
+    ramp: int = 1000
+    small_steps: int = 6000
+    small_side: int = 64
     styled: tuple[bool, ...] = (False, True, True, False, True)
 
 
 class JudgeTask:
-    """Batches hold `images` (B, 3, H, W) uint8, `concept` and `style` (B,) class numbers, `text` (B, F, 384): a vector per caption form."""
+    """Batches hold `drawings.images` (B, 3, H, W) and `drawings.others` (B, V, 3, H, W) uint8, `drawings.concept` and `drawings.style` (B,)
+    class numbers, `drawings.text` (B, F, 384): a vector per caption form; and cuts: `things.images` (C, 3, H, W), `things.concept`,
+    `things.style` and `things.colour` (C,). `labels` (K, 384): sentence vectors of the concepts' names.
+    """
 
-    def __init__(self, net: JudgeNet, config: JudgeTaskConfig, side: int) -> None:
+    def __init__(self, net: JudgeNet, config: JudgeTaskConfig, side: int, labels: Tensor) -> None:
         # Convolutions in bf16 on a CPU run fastest with channels last.
         self.net: JudgeNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules: Mapping[str, nn.Module] = {"judge": self.net}
-        self.config, self.side = config, side
+        self.config, self.side, self.labels = config, side, labels
 
     def phases(self, step: int) -> Sequence[Phase]:
         return [Phase("judge", ("judge",))]
 
     def loss(self, phase: Phase, batch: Batch, carry: MutableMapping[str, Any], draws: Draws) -> Loss:
-        config, concept, style = self.config, batch["concept"], batch["style"]
-        count, device = len(concept), concept.device
-        wild = torch.arange(count, device=device) % 2 == 1  # batches are shuffled: any half will do
-        strength = torch.where(wild, min(1.0, (draws.step + 1) / max(1, self.config.ramp)), config.mild)
-        share = torch.where(wild, draws.uniform((count,), "share").to(device), 1.0)
-        mix = Mix(draws.uniform((count,), "partner").argsort().to(device), share)
-        pooled = self.net.pooled(augment(batch["images"], draws, self.side, strength), mix)
-        kept = draws.uniform(pooled.shape, "dropout").to(pooled.device) >= config.dropout
+        config, device = self.config, batch["drawings.concept"].device
+        drawn, cuts = len(batch["drawings.concept"]), len(batch["things.concept"])
+        concept, style = (torch.cat([batch[f"drawings.{name}"], batch[f"things.{name}"]]) for name in ("concept", "style"))
+        wild = (torch.arange(drawn + cuts, device=device) % 2 == 1) & (torch.arange(drawn + cuts, device=device) < drawn)
+        pooled = self._look(batch, wild, draws)
+        kept = draws.uniform(pooled.shape, "dropout").to(device) >= config.dropout
         thinned = pooled * kept / (1.0 - config.dropout)
-        concept_logits, style_logits = self.net.concept(thinned).float(), self.net.style(thinned).float()
-        concept_loss = F.cross_entropy(concept_logits, concept, label_smoothing=config.smoothing)
-        style_loss = F.cross_entropy(style_logits[~wild], style[~wild], label_smoothing=config.smoothing)
-        contrast = self._contrast(pooled, batch, draws)
-        total = config.concept * concept_loss + config.style * style_loss + config.contrast * contrast
-        hits = (concept_logits.argmax(1) == concept).float().mean()
-        return Loss(total, {"concept": concept_loss, "style": style_loss, "contrast": contrast, "top1": hits})
+        names = self.net.embed_text(self.labels.to(device))
+        logits = self.net.concepts(thinned, names)
+        losses = {
+            "concept": F.cross_entropy(logits, concept, label_smoothing=config.smoothing),
+            "style": F.cross_entropy(self.net.style(thinned)[~wild].float(), style[~wild], label_smoothing=config.smoothing),
+            "colour": F.cross_entropy(self.net.colour(thinned[drawn:]).float(), batch["things.colour"], label_smoothing=config.smoothing),
+            "contrast": self._contrast(pooled[:drawn], batch, draws),
+        }
+        total = losses["concept"] + sum(getattr(config, name) * losses[name] for name in ("style", "colour", "contrast"))
+        hits = (logits.argmax(1) == concept).float()
+        return Loss(total, {**losses, "top1": hits[:drawn].mean(), "things": hits[drawn:].mean()})
+
+    def _look(self, batch: Batch, wild: Tensor, draws: Draws) -> Tensor:
+        """(B + C, features) of the drawings, those marked `wild` by another hand, and the cuts."""
+        config, others, drawn = self.config, batch["drawings.others"], len(batch["drawings.images"])
+        hand = (draws.uniform((drawn,), "hand") * others.shape[1]).long().to(others.device)
+        redrawn = others[torch.arange(drawn, device=others.device), hand]
+        pictures = torch.where(wild[:drawn, None, None, None], redrawn, batch["drawings.images"])
+        pictures = torch.cat([pictures, batch["things.images"]])
+        strength = torch.full((len(pictures),), config.mild, device=pictures.device)
+        strength[drawn:] = config.close
+        strength[wild] = min(1.0, (draws.step + 1) / max(1, config.ramp))
+        share = torch.where(wild, draws.uniform((len(pictures),), "share").to(pictures.device), 1.0)
+        mix = Mix(draws.uniform((len(pictures),), "partner").argsort().to(pictures.device), share)
+        side = config.small_side if draws.step < config.small_steps else self.side
+        return self.net.pooled(augment(pictures, draws, side, strength), mix)
 
     def _contrast(self, pooled: Tensor, batch: Batch, draws: Draws) -> Tensor:
         """Symmetric cross entropy between pictures and one caption of each (CLIP), in which every fitting caption is a target."""
-        concept, style, count = batch["concept"], batch["style"], len(pooled)
+        concept, style, count = batch["drawings.concept"], batch["drawings.style"], len(pooled)
         form = (draws.uniform((count,), "caption") * len(self.config.styled)).long().to(pooled.device)
-        text = batch["text"][torch.arange(count, device=pooled.device), form].float()
+        text = batch["drawings.text"][torch.arange(count, device=pooled.device), form].float()
         logits = self.net.log_scale.clamp(max=4.6).exp() * self.net.embed_image(pooled) @ self.net.embed_text(text).T
         styled = torch.tensor(self.config.styled, device=pooled.device)[form]
         fits = matches(concept, style, styled).float()
@@ -84,9 +109,9 @@ def matches(concept: Tensor, style: Tensor, styled: Tensor) -> Tensor:
 
 
 class StyleTask:
-    """Batches as for `JudgeTask`. Pictures at their own size; augmentation of a strength between none and `strength`."""
+    """Batches hold `images` (B, 3, H, W) uint8 and `style` (B,). Augmentation of a strength between none and `strength`."""
 
-    def __init__(self, styler: StyleNet, strength: float = 0.6, smoothing: float = 0.05) -> None:
+    def __init__(self, styler: StyleNet, strength: float = 0.4, smoothing: float = 0.05) -> None:
         self.styler: StyleNet = styler.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules: Mapping[str, nn.Module] = {"styler": self.styler}
         self.strength, self.smoothing = strength, smoothing

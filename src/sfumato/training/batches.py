@@ -61,3 +61,13 @@ class Staged:
 
     def batch(self, index: int) -> Mapping[str, Any]:
         return self.first.batch(index) if index < self.steps else self.then.batch(index - self.steps)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Several streams at once: `streams`' batches under their names, "drawings.images" say."""
+
+    streams: Mapping[str, Stream]
+
+    def batch(self, index: int) -> Mapping[str, Any]:
+        return {f"{name}.{key}": value for name, stream in self.streams.items() for key, value in stream.batch(index).items()}
