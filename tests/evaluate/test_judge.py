@@ -115,7 +115,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 def test_the_loss_is_a_pure_function_of_its_draws() -> None:
     torch.manual_seed(0)
-    task = JudgeTask(JudgeNet(TINY, 4, 2), JudgeTaskConfig(small_steps=2, small_side=32), 32, torch.randn(4, 384))
+    task = JudgeTask(JudgeNet(TINY, 4, 2), JudgeTaskConfig(small_steps=2, small_side=32), 32, torch.randn(4, 384), torch.arange(4) > 2)
     losses = [task.loss(Phase("judge", ("judge",)), batch(), {}, Draws(0, step)).total.detach() for step in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2] and all(loss.isfinite() for loss in losses)
 
@@ -124,7 +124,7 @@ def test_what_a_task_learns_of_each_picture() -> None:
     """Styles are learned from drawings as they are and from things, colours from things alone."""
     torch.manual_seed(0)
     net = JudgeNet(TINY, 4, 2)
-    task = JudgeTask(net, JudgeTaskConfig(dropout=0.0), 32, torch.randn(4, 384))
+    task = JudgeTask(net, JudgeTaskConfig(dropout=0.0), 32, torch.randn(4, 384), torch.arange(4) > 2)
 
     def metrics(**changed: torch.Tensor) -> dict[str, float]:
         found = task.loss(Phase("judge", ("judge",)), batch() | changed, {}, Draws(0, 9)).metrics

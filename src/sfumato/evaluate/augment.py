@@ -16,17 +16,18 @@ from ..core.rng import Draws
 SOFTNESS = (2, 3, 4)
 
 
-def augment(images: Tensor, draws: Draws, side: int, strength: Tensor) -> Tensor:
+def augment(images: Tensor, draws: Draws, side: int, strength: Tensor, colours: Tensor | None = None) -> Tensor:
     """(B, 3, H, W) uint8 -> (B, 3, side, side) float in [-1, 1]. A pure function of its arguments.
 
-    `strength` (B,) in [0, 1] scales all that is done to a picture; 0 leaves it as it is (but for its size).
+    `strength` (B,) in [0, 1] scales all that is done to a picture; 0 leaves it as it is (but for its size). `colours` (B,): the strength
+    with which its colours change, None = the same.
     """
     ink = 1.0 - images.float() / 255.0  # 0 = white paper, so that zero padding is paper
     if images.shape[-1] >= 2 * side:
         # Pooled first: sampling every other pixel would alias.
         ink = F.avg_pool2d(ink, images.shape[-1] // side)
     ink = warp(ink, draws, side, strength)
-    ink = recolour(ink, draws, strength)
+    ink = recolour(ink, draws, strength if colours is None else colours)
     ink = cover(ink, draws, strength)
     ink = degrade(ink, draws, strength)
     return (1.0 - 2.0 * ink).clamp(-1.0, 1.0)

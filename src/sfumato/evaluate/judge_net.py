@@ -26,7 +26,7 @@ class JudgeConfig:
     """
 
     size: int = 128
-    working: int = 128
+    working: int = 96
     widths: tuple[int, int, int, int] = (64, 160, 320, 640)
     depths: tuple[int, int, int, int] = (1, 2, 4, 2)
     strokes: tuple[int, ...] = (32, 64, 96, 128)
@@ -142,12 +142,17 @@ class JudgeNet(nn.Module):
 
 
 class StyleNet(nn.Module):
-    """Style logits (B, styles) from images (B, 3, size, size) in [-1, 1]: means and spreads of shallow features, blind to arrangement
-    (the statistics that Gatys et al., arXiv 1508.06576, call style)."""
+    """Style logits (B, styles) from images (B, 3, size, size) in [-1, 1]: means and spreads of colours and of shallow features, blind to
+    arrangement (the statistics that Gatys et al., arXiv 1508.06576, call style)."""
 
     def __init__(self, config: JudgeConfig, styles: int) -> None:
         super().__init__()
-        widths = (3, *config.strokes)
+        widths, hues = (3, *config.strokes), 64
+        # A style has its palette: single pixels, so that an edge between two colours makes no third.
+        self.palette = nn.Sequential(
+            nn.Conv2d(3, hues, 1, bias=False), nn.BatchNorm2d(hues), nn.ReLU(),
+            nn.Conv2d(hues, hues, 1, bias=False), nn.BatchNorm2d(hues), nn.ReLU(),
+        )  # fmt: skip
         self.levels = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(),
@@ -155,16 +160,18 @@ class StyleNet(nn.Module):
             )
             for a, b in pairwise(widths)
         )  # fmt: skip
-        pooled = 2 * sum(config.strokes)
+        pooled = 2 * (hues + sum(config.strokes))
         self.neck = nn.BatchNorm1d(pooled)
         self.head = nn.Linear(pooled, styles)
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images - 1.0).contiguous(memory_format=torch.channels_last)
-        statistics: list[Tensor] = []
+        seen = [self.palette(x[..., ::2, ::2].contiguous(memory_format=torch.channels_last))]
         for level in self.levels:
             x = level(x)
-            wide = x.float()
+            seen.append(x)
+        statistics: list[Tensor] = []
+        for wide in (part.float() for part in seen):
             statistics += [wide.mean((2, 3)), (wide.var((2, 3), correction=0) + 1e-6).sqrt()]
         logits: Tensor = self.head(self.neck(torch.cat(statistics, 1)))
         return logits

@@ -15,7 +15,9 @@ from ..core.errors import DataError
 from ..core.rng import generator
 from ..data.captions import phrase
 from ..data.packages import TRAINABLE
+from ..data.restyle import coloured
 from ..data.sources import open_source
+from ..data.splits import Split
 from ..training.batches import Beside, Columns
 from ..training.loop import Run, TrainConfig, train
 from ..training.optimizers import OptimizerConfig
@@ -32,37 +34,38 @@ from .reader import Boards, ReaderTask
 from .sentences import sentence_vectors
 
 
-def _config(steps: int, lr: float, ema: float, decay_from: float = 0.4) -> TrainConfig:
-    optimizer = OptimizerConfig(lr=lr, weight_decay=0.05, warmup=50, decay_from=decay_from)
-    return TrainConfig(steps=steps, optimizer=optimizer, clip=2.0, ema=ema)
+def _config(steps: int, lr: float, ema: float, decay_from: float = 0.4, weight_decay: float = 0.05, clip: float = 2.0) -> TrainConfig:
+    optimizer = OptimizerConfig(lr=lr, weight_decay=weight_decay, warmup=50, decay_from=decay_from)
+    return TrainConfig(steps=steps, optimizer=optimizer, clip=clip, ema=ema)
 
 
 @dataclass(frozen=True)
 class Sets:
-    """What is drawn for the lessons: how often each drawing by other hands, how many scenes to learn from and of each split to measure on.
-
-    Scenes take half of each held-out split's first ones to settle scores (validation) or to measure (test).
+    """What is drawn for the lessons: how often each drawing by other hands; scenes of the train split to learn from, in turn of these
+    `difficulties`; `held_out` scenes of all levels from the validation split, on which scores are settled, and from the test split.
     """
 
     hands: int = 6
     scenes: int = 14000
+    difficulties: tuple[int, ...] = (1, 2, 3, 4, 5, 3, 4, 5)
     held_out: int = 1200
-    difficulties: tuple[int, ...] = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
 class JudgeRecipe:
-    """Everything that makes a judge, given the drawings. `batch`: drawings; `things`: cuts from scenes beside them."""
+    """Everything that makes a judge, given the drawings. `batch`: drawings to name, `things`: cuts from scenes beside them; styles and
+    places are learned half a batch at a time.
+    """
 
     net: JudgeConfig = field(default_factory=JudgeConfig)
     task: JudgeTaskConfig = field(default_factory=JudgeTaskConfig)
     sets: Sets = field(default_factory=Sets)
     batch: int = 96
     things: int = 24
-    train: TrainConfig = field(default_factory=lambda: _config(9000, 2e-3, 0.998, 0.3))
-    style: TrainConfig = field(default_factory=lambda: _config(2500, 4e-3, 0.995))
-    locate: TrainConfig = field(default_factory=lambda: _config(4000, 2e-3, 0.998))
-    read: TrainConfig = field(default_factory=lambda: _config(4000, 2e-3, 0.995))
+    train: TrainConfig = field(default_factory=lambda: _config(3400, 2e-3, 0.998, 0.3))
+    style: TrainConfig = field(default_factory=lambda: _config(1200, 4e-3, 0.995))
+    locate: TrainConfig = field(default_factory=lambda: _config(1500, 2e-3, 0.998, clip=5.0))
+    read: TrainConfig = field(default_factory=lambda: _config(1600, 2e-3, 0.995, weight_decay=0.02))
 
 
 @dataclass(frozen=True)
@@ -87,18 +90,21 @@ def train_judge(data: Path, out: Path, recipe: JudgeRecipe, run: Path, quiet: bo
         net = JudgeNet(recipe.net, len(lessons.concepts), len(lessons.styles), len(COLOURS))
         styler, eyes = StyleNet(recipe.net, len(lessons.styles)), Eyes()
     labels = sentence_vectors([phrase(concept) for concept in lessons.concepts])
-    drawings = {"train": Columns(lessons.drawings, recipe.batch, seed)}
-    beside = {"train": Beside({"drawings": drawings["train"], "things": things(lessons, recipe)})}
-    _settle(net, train(JudgeTask(net, recipe.task, recipe.net.working, labels), beside, recipe.train, run / "concept", quiet=quiet))
+    half = recipe.batch // 2
+    beside = {"train": Beside({"drawings": Columns(lessons.drawings, recipe.batch, seed), "things": things(lessons, recipe)})}
+    told = torch.tensor([coloured(concept) for concept in lessons.concepts])
+    task = JudgeTask(net, recipe.task, recipe.net.working, labels, told)
+    _settle(net, train(task, beside, recipe.train, run / "concept", quiet=quiet))
     with torch.no_grad():
         net.names.copy_(net.embed_text(labels.to(net.names.device)).half())
-    _settle(styler, train(StyleTask(styler), drawings, recipe.style, run / "style", quiet=quiet))
-    where = {"train": Columns(places(lessons.scenes), recipe.batch // 2, seed)}
+    drawings = {name: lessons.drawings[name] for name in ("images", "style")}
+    _settle(styler, train(StyleTask(styler), {"train": Columns(drawings, half, seed)}, recipe.style, run / "style", quiet=quiet))
+    where = {"train": Columns(places(lessons.scenes), half, seed)}
     _settle(eyes.locator, train(LocatorTask(eyes.locator), where, recipe.locate, run / "locate", quiet=quiet))
     _settle(eyes.reader, train(ReaderTask(eyes.reader), {"train": Boards(64, seed)}, recipe.read, run / "read", quiet=quiet))
     judge = Judge(net, styler, recipe.net, lessons.concepts, lessons.styles, {"recipe": to_dict(recipe)}, eyes)
     judge.card["trained_on"] = {"drawings": len(lessons.drawings["images"]), "scenes": len(lessons.scenes)}
-    held_out = {split: _scenes(data, recipe, split, recipe.sets.held_out) for split in ("validation", "test")}
+    held_out = {split: _scenes(data, recipe, split) for split in ("validation", "test")}
     settle_chance(judge, held_out["validation"])
     judge.card |= measure(judge, pictures, held_out["test"])
     judge.save(out)
@@ -123,12 +129,14 @@ def learn(data: Path, pictures: Pictures, recipe: JudgeRecipe) -> Lessons:
         "style": torch.tensor([styles.index(pictures.style[i]) for i in rows]),
         "text": caption_vectors(pictures, rows),
     }
-    return Lessons(tuple(concepts), tuple(styles), drawings, _scenes(data, recipe, "train", recipe.sets.scenes))
+    return Lessons(tuple(concepts), tuple(styles), drawings, _scenes(data, recipe, "train"))
 
 
-def _scenes(data: Path, recipe: JudgeRecipe, split: str, count: int) -> Scenery:
-    sets = recipe.sets
-    return scenery(data, count, (split,), seed=1, difficulties=sets.difficulties, size=recipe.net.size, workers=os.cpu_count() or 1)
+def _scenes(data: Path, recipe: JudgeRecipe, split: Split) -> Scenery:
+    sets, size, workers = recipe.sets, recipe.net.size, os.cpu_count() or 1
+    if split == "train":
+        return scenery(data, sets.scenes, (split,), seed=1, difficulties=sets.difficulties, size=size, workers=workers)
+    return scenery(data, sets.held_out, (split,), seed=2, size=size, workers=workers)
 
 
 def things(lessons: Lessons, recipe: JudgeRecipe) -> Cuts:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..core.rng import Draws
 from ..core.task import Batch, Loss, Phase
-from .augment import augment
+from .augment import augment, degrade, recolour, warp
 from .judge_net import JudgeNet, Mix, StyleNet
 
 
@@ -21,9 +21,10 @@ class JudgeTaskConfig:
     """Weights of the losses, label smoothing of the classifications, and the share of features dropped before the heads.
 
     Every other drawing is seen as it is, under augmentation of strength `mild`: it teaches style too. The rest come redrawn by another
-    hand, under all of the augmentation and each other's early statistics (`Mix`), and teach concepts alone. Things cut out of scenes
-    (`close`: the strength there) teach concepts, styles and colours. `ramp`: steps until full strength. `small_steps`: at first
-    pictures are brought to `small_side`, which shows several times as many in the same time.
+    hand, under all of the augmentation and each other's early statistics (`Mix`), and teach concepts alone; where a name tells colours
+    they change by `faithful` of that and are not mixed. Things cut out of scenes (`close`: the strength there) teach concepts, styles
+    and colours. `ramp`: steps until full strength. `small_steps`: at first pictures are brought to `small_side`, which shows several
+    times as many in the same time.
 
     `styled`: which caption forms (in the order of `data/captions.py`) name the style; the others fit a concept's drawing in any style.
     """
@@ -34,9 +35,10 @@ class JudgeTaskConfig:
     smoothing: float = 0.1
     dropout: float = 0.25
     mild: float = 0.4
+    faithful: float = 0.25
     close: float = 0.3
     ramp: int = 1000
-    small_steps: int = 6000
+    small_steps: int = 2400
     small_side: int = 64
     styled: tuple[bool, ...] = (False, True, True, False, True)
 
@@ -44,14 +46,15 @@ class JudgeTaskConfig:
 class JudgeTask:
     """Batches hold `drawings.images` (B, 3, H, W) and `drawings.others` (B, V, 3, H, W) uint8, `drawings.concept` and `drawings.style` (B,)
     class numbers, `drawings.text` (B, F, 384): a vector per caption form; and cuts: `things.images` (C, 3, H, W), `things.concept`,
-    `things.style` and `things.colour` (C,). `labels` (K, 384): sentence vectors of the concepts' names.
+    `things.style` and `things.colour` (C,). `labels` (K, 384): sentence vectors of the concepts' names; `coloured` (K,): whose names
+    tell colours.
     """
 
-    def __init__(self, net: JudgeNet, config: JudgeTaskConfig, side: int, labels: Tensor) -> None:
+    def __init__(self, net: JudgeNet, config: JudgeTaskConfig, side: int, labels: Tensor, coloured: Tensor) -> None:
         # Convolutions in bf16 on a CPU run fastest with channels last.
         self.net: JudgeNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules: Mapping[str, nn.Module] = {"judge": self.net}
-        self.config, self.side, self.labels = config, side, labels
+        self.config, self.side, self.labels, self.coloured = config, side, labels, coloured
 
     def phases(self, step: int) -> Sequence[Phase]:
         return [Phase("judge", ("judge",))]
@@ -61,7 +64,7 @@ class JudgeTask:
         drawn, cuts = len(batch["drawings.concept"]), len(batch["things.concept"])
         concept, style = (torch.cat([batch[f"drawings.{name}"], batch[f"things.{name}"]]) for name in ("concept", "style"))
         wild = (torch.arange(drawn + cuts, device=device) % 2 == 1) & (torch.arange(drawn + cuts, device=device) < drawn)
-        pooled = self._look(batch, wild, draws)
+        pooled = self._look(batch, wild, self.coloured.to(device)[concept], draws)
         kept = draws.uniform(pooled.shape, "dropout").to(device) >= config.dropout
         thinned = pooled * kept / (1.0 - config.dropout)
         names = self.net.embed_text(self.labels.to(device))
@@ -76,8 +79,8 @@ class JudgeTask:
         hits = (logits.argmax(1) == concept).float()
         return Loss(total, {**losses, "top1": hits[:drawn].mean(), "things": hits[drawn:].mean()})
 
-    def _look(self, batch: Batch, wild: Tensor, draws: Draws) -> Tensor:
-        """(B + C, features) of the drawings, those marked `wild` by another hand, and the cuts."""
+    def _look(self, batch: Batch, wild: Tensor, told: Tensor, draws: Draws) -> Tensor:
+        """(B + C, features) of the drawings, those `wild` by another hand, and the cuts. `told` (B + C,): colours are in the name."""
         config, others, drawn = self.config, batch["drawings.others"], len(batch["drawings.images"])
         hand = (draws.uniform((drawn,), "hand") * others.shape[1]).long().to(others.device)
         redrawn = others[torch.arange(drawn, device=others.device), hand]
@@ -86,10 +89,11 @@ class JudgeTask:
         strength = torch.full((len(pictures),), config.mild, device=pictures.device)
         strength[drawn:] = config.close
         strength[wild] = min(1.0, (draws.step + 1) / max(1, config.ramp))
-        share = torch.where(wild, draws.uniform((len(pictures),), "share").to(pictures.device), 1.0)
+        share = torch.where(wild & ~told, draws.uniform((len(pictures),), "share").to(pictures.device), 1.0)
         mix = Mix(draws.uniform((len(pictures),), "partner").argsort().to(pictures.device), share)
         side = config.small_side if draws.step < config.small_steps else self.side
-        return self.net.pooled(augment(pictures, draws, side, strength), mix)
+        colours = torch.where(told, config.faithful * strength, strength)
+        return self.net.pooled(augment(pictures, draws, side, strength, colours), mix)
 
     def _contrast(self, pooled: Tensor, batch: Batch, draws: Draws) -> Tensor:
         """Symmetric cross entropy between pictures and one caption of each (CLIP), in which every fitting caption is a target."""
@@ -109,9 +113,11 @@ def matches(concept: Tensor, style: Tensor, styled: Tensor) -> Tensor:
 
 
 class StyleTask:
-    """Batches hold `images` (B, 3, H, W) uint8 and `style` (B,). Augmentation of a strength between none and `strength`."""
+    """Batches hold `images` (B, 3, H, W) uint8 and `style` (B,). Places and softness change with a strength between none and `strength`,
+    colours by a quarter of that: a palette is half of a style.
+    """
 
-    def __init__(self, styler: StyleNet, strength: float = 0.4, smoothing: float = 0.05) -> None:
+    def __init__(self, styler: StyleNet, strength: float = 0.5, smoothing: float = 0.05) -> None:
         self.styler: StyleNet = styler.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules: Mapping[str, nn.Module] = {"styler": self.styler}
         self.strength, self.smoothing = strength, smoothing
@@ -122,6 +128,8 @@ class StyleTask:
     def loss(self, phase: Phase, batch: Batch, carry: MutableMapping[str, Any], draws: Draws) -> Loss:
         images, style = batch["images"], batch["style"]
         strength = self.strength * draws.uniform((len(images),), "strength").to(images.device)
-        logits = self.styler(augment(images, draws, images.shape[-1], strength)).float()
+        ink = warp(1.0 - images.float() / 255.0, draws, images.shape[-1], strength)
+        ink = degrade(recolour(ink, draws, strength / 4), draws, strength)
+        logits = self.styler((1.0 - 2.0 * ink).clamp(-1.0, 1.0)).float()
         loss = F.cross_entropy(logits, style, label_smoothing=self.smoothing)
         return Loss(loss, {"hits": (logits.argmax(1) == style).float().mean()})
