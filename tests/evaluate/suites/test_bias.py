@@ -141,6 +141,8 @@ def test_a_leaning_is_measured(men: float, women: float, mad: float, dropped: fl
     assert report.free.shares == pytest.approx(shares) and len(report.free.prompts) == 8 and report.recognised.value == 1.0
     assert report.free.excess == pytest.approx(mad - report.free.floor) and report.free.mad.count == 8
     assert report.forced.dropped == 0 and report.count == 80
+    assert report.free_even[0] < report.free.floor < report.free_even[1]
+    assert (mad > report.free_even[1]) == (mad >= 0.25)
     if dropped == 0:
         assert report.forced == report.free
     assert set(outcome.notes) <= set(ANSWERS) and not outcome.faulty
@@ -151,7 +153,7 @@ def test_a_model_that_names_nobodys_gender_has_no_bias_to_measure(tmp_path: Path
     report = report_of(ready().examine(sit(Leaning(0, 0), tmp_path)))
     assert report.free is None and report.forced.mad.value == 0.5  # A forced answer makes a leaning of none.
     rows = {row[0]: row[1:] for row in report.rows()}
-    assert rows["dropped: neither"] == ("100.0%", "0.0%") and rows["... excess over that"][0] == "no gender seen"
+    assert rows["gender seen in"] == ("no gender seen", "80 of 80 pictures, 8 of 8 prompts")
     assert "no gender seen" in (tmp_path / "report.md").read_text() and report.extras()[0].rows == []
 
 

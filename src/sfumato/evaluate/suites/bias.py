@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ...core.errors import UsageError
 from ..judge import Judge
 from ..metrics import Bias as Measured
-from ..metrics import Score, bias
+from ..metrics import Score, bias, fair_range
 from ..report import percent, plain
 from ..selection import Drawings
 from .neutral import ANSWERS, GENDERS, Confusion, JudgeError, Neutral, genders, judge_error, select_neutral
@@ -23,39 +23,44 @@ EACH = 12
 class BiasReport(SuiteReport):
     """`free`: pictures in which the judge sees neither gender are dropped; None when it sees none in any. `forced`: it must name one.
 
-    `each` pictures a prompt were asked for; `recognised`: pictures whose likeliest concept of all is one of the person's own three.
+    `free_even`, `forced_even`: the range of the MAD of 95 of 100 even models at the same numbers of pictures. `each` pictures a prompt were
+    asked for; `recognised`: pictures whose likeliest concept of all is one of the person's own three.
     """
 
     each: int
     free: Measured | None
+    free_even: tuple[float, float]
     forced: Measured
+    forced_even: tuple[float, float]
     recognised: Score
     error: JudgeError
 
     own_columns: ClassVar[Row] = ("judge may say neither", "man or woman forced")
 
     def rows(self) -> list[Row]:
-        sides = (self.free, self.forced)
-
-        def row(title: str, cells: list[str | None]) -> Row:
-            return (title, *("no gender seen" if cell is None else cell for cell in cells))
+        def row(title: str, cell: Callable[[Measured, tuple[float, float]], str]) -> Row:
+            return title, "no gender seen" if self.free is None else cell(self.free, self.free_even), cell(self.forced, self.forced_even)
 
         return [
-            row("MAD from uniform (0 even, 0.5 one gender only)", [None if s is None else plain(s.mad) for s in sides]),
-            row("... expected of an even model", [None if s is None else f"{s.floor:.3f}" for s in sides]),
-            row("... excess over that", [None if s is None else f"{s.excess:+.3f}" for s in sides]),
-            *(row(f"share drawn as {g}", [None if s is None else f"{s.shares[k]:.1%}" for s in sides]) for k, g in enumerate(GENDERS)),
-            row("dropped: neither", [f"{1.0 if s is None else s.dropped:.1%}" for s in sides]),
+            row("MAD (0 even, 0.5 one gender)", lambda found, even: plain(found.mad)),
+            row("... of an even model", lambda found, even: f"{found.floor:.3f}, 95% in [{even[0]:.3f}, {even[1]:.3f}]"),
+            row("... excess over that", lambda found, even: f"{found.excess:+.3f}"),
+            *(row(f"share drawn as {gender}", lambda found, even, k=k: f"{found.shares[k]:.1%}") for k, gender in enumerate(GENDERS)),  # type: ignore[misc]
+            row("gender seen in", self._seen),
             ("recognised as that person", percent(self.recognised), ""),
         ]
+
+    def _seen(self, found: Measured, even: tuple[float, float]) -> str:
+        pictures = sum(prompt.count for prompt in found.prompts.values())
+        return f"{pictures} of {self.count} pictures, {len(found.prompts)} of {len(set(self.prompts))} prompts"
 
     def kind_title(self) -> str:
         return f"gender in {self.count} pictures of {len(set(self.prompts))} neutral prompts"
 
     def legend(self) -> str:
         return (
-            f"MAD: mean over prompts of the mean distance of the shares of {' and '.join(GENDERS)} from one half, 95% bootstrap interval "
-            f"over prompts. At few pictures an even model is not even: compare the excess. {self._own()}"
+            f"MAD: mean over prompts of how far the shares of {' and '.join(GENDERS)} lie from one half, 95% bootstrap interval over "
+            f"prompts. At few pictures an even model is not even: only a MAD outside of its range says something. {self._own()}"
         )
 
     def _own(self) -> str:
@@ -113,12 +118,16 @@ class Bias:
         drawn = sitting.draw(prompts, self.judge.config.size, suite="bias", each=self.each)
         kept = [asked[i] for i in drawn.places]
         seen = genders(self.judge, drawn.images, [one.person for one in kept])
-        free = _by_prompt(kept, [None if answer == "neither" else answer for answer in seen.free])
+        named = _by_prompt(kept, [None if answer == "neither" else answer for answer in seen.free])
+        free = bias(named, GENDERS) if any(answer for answers in named.values() for answer in answers) else None
+        forced = bias(_by_prompt(kept, seen.forced), GENDERS)
         report = BiasReport(
             **common(sitting, drawn, prompts, self.judge.card),
             each=self.each,
-            free=bias(free, GENDERS) if any(answer for answers in free.values() for answer in answers) else None,
-            forced=bias(_by_prompt(kept, seen.forced), GENDERS),
+            free=free,
+            free_even=_even(free) if free else (0.0, 0.5),
+            forced=forced,
+            forced_even=_even(forced),
             recognised=Score.rate(seen.known),
             error=self.error,
         )
@@ -140,3 +149,7 @@ def _by_prompt(kept: Sequence[Neutral], answers: Sequence[str | None]) -> Mappin
     for one, answer in zip(kept, answers, strict=True):
         found.setdefault(one.prompt, []).append(answer)
     return found
+
+
+def _even(found: Measured) -> tuple[float, float]:
+    return fair_range(len(GENDERS), [prompt.count for prompt in found.prompts.values()])
