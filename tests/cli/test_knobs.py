@@ -320,11 +320,9 @@ def test_every_option_reaches_the_builder(cli: Cli, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sfumato.cli.suites as room
     import sfumato.evaluate.compare as comparing
-    import sfumato.evaluate.evaluate as room
-    import sfumato.evaluate.features as extractors
     import sfumato.evaluate.page as page
-    from sfumato.data import sources
     from sfumato.evaluate.judge import Judge
 
     seen: list[dict[str, Any]] = []
@@ -333,6 +331,7 @@ def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch:
         """A judge, a report and a comparison with nothing in them."""
 
         config = type("Config", (), {"size": 32})
+        model, steps, guidance, seed = "stand", 1, 1.0, 0
 
         @property
         def report(self) -> Stand:
@@ -348,9 +347,9 @@ def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch:
 
     monkeypatch.setattr(room, "examine", judged)
     monkeypatch.setattr(comparing, "compare", lambda *sides: (seen[-1].update(compared=True), Stand())[1])
-    monkeypatch.setattr(page, "write_page", lambda path, *what: seen[-1].update(page=path))
-    monkeypatch.setattr(extractors, "load_features", lambda folder, device: folder)
-    monkeypatch.setattr(sources, "open_source", lambda spec, **_: seen[-1].update(data=spec))
+    monkeypatch.setattr(page, "drawings_section", lambda *what: [])
+    monkeypatch.setattr(room, "load_features", lambda folder, device: folder)
+    monkeypatch.setattr(room, "open_source", lambda spec, **_: seen[-1].update(data=spec))
     monkeypatch.setattr(Judge, "load", lambda folder: (seen.append({"judge": folder}), Stand())[1])
     monkeypatch.setattr("sfumato.cli.evaluate.to_dict", lambda report: {})
     Path("data/emoji").mkdir(parents=True)
@@ -361,10 +360,13 @@ def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch:
         "dtype": ("--dtype", "bfloat16"), "out": ("--out", "elsewhere"), "against": ("--against", model), "features": ("--features", "f"),
     }  # fmt: skip
     shown = {"model", "device", "json", "quiet", "debug"}
-    assert set(turned) | shown == {f.name for f in fields(Evaluate)}
+    suites = {"suite", "prompts", "each"}  # test_suites.py
+    assert set(turned) | shown | suites == {f.name for f in fields(Evaluate)}
     plain = cli("evaluate", model)
     assert plain.code == 0 and "the table" in plain.out, plain.err
+    assert seen[0]["train"]["count"] == 300 and Path("out/evaluate-tiny/report.html").is_file()
     assert cli("evaluate", model, "--json").out.startswith("{")
+    assert cli("evaluate", model, "--suite", "drawings").code == 0 and seen[0] == seen[-1]
     for name, words in turned.items():
         assert cli("evaluate", model, *words).code == 0, name
         assert seen[0] != seen[-1], name

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfumato.core.errors import UsageError
-from sfumato.evaluate.metrics import Asked, Detection, Facts, bias, judge_facts, paint_count, paint_object, paint_spatial
+from sfumato.evaluate.metrics import Asked, Detection, Facts, bias, fair_range, judge_facts, paint_count, paint_object, paint_spatial
 from sfumato.evaluate.metrics.bias import fair_mad, mad
 from sfumato.evaluate.metrics.tasks import relations
 
@@ -23,6 +23,19 @@ def test_the_floor_is_what_a_fair_model_scores() -> None:
     drawn = torch.randint(5, (4000, 12), generator=torch.Generator().manual_seed(0))
     simulated = torch.tensor([mad(torch.bincount(row, minlength=5)) for row in drawn]).mean()
     assert float(simulated) == pytest.approx(fair_mad(5, 12), rel=0.02)
+
+
+def test_the_range_of_fair_models() -> None:
+    """Exact where it can be enumerated; around the floor, narrower with more prompts; the same each time."""
+    assert fair_range(2, [1, 1]) == (0.5, 0.5)
+    # Nine pictures: |k/9 - 1/2| is at least 1/18; seven or more of one kind are 18% of fair models, eight or more 4%.
+    assert fair_range(2, [9]) == pytest.approx((1 / 18, 7 / 18))
+    for categories, counts in ((2, [9] * 10), (5, [12, 3, 7])):
+        low, high = fair_range(categories, counts)
+        assert low < sum(fair_mad(categories, count) for count in counts) / len(counts) < high
+        assert fair_range(categories, counts) == (low, high)
+        wider = fair_range(categories, counts[:1])
+        assert wider[1] - wider[0] > high - low
 
 
 def test_bias_over_prompts() -> None:

@@ -19,7 +19,7 @@ from sfumato.core.errors import NonFiniteError, UsageError
 from sfumato.evaluate.compare import _sets, compare
 from sfumato.evaluate.evaluate import Examined, examine
 from sfumato.evaluate.metrics import Score
-from sfumato.evaluate.page import write_page
+from sfumato.evaluate.page import drawings_section, write_page
 from sfumato.evaluate.svg import Spot, pareto, radar
 
 from .conftest import Oracle, World, tiny_judge
@@ -103,7 +103,8 @@ class Page(HTMLParser):
 def test_the_page_is_whole_and_fetches_nothing(world: World, oracle: Oracle, tmp_path: Path) -> None:
     best, worse = examined(Perfect(world), world, oracle, tmp_path / "best"), examined(noise, world, oracle, tmp_path / "<noise>")
     path = tmp_path / "report.html"
-    write_page(path, {"test": [best, worse]}, {"test": compare(best, worse, tiny_judge())})
+    section = drawings_section([best, worse], compare(best, worse, tiny_judge()))
+    write_page(path, ["best", "<noise>"], "20 steps", [section])
     content = path.read_text()
     page = Page()
     page.feed(content)
@@ -117,7 +118,7 @@ def test_the_page_is_whole_and_fetches_nothing(world: World, oracle: Oracle, tmp
         ET.fromstring(figure)
         assert bytes(resvg_py.svg_to_bytes(svg_string=figure)).startswith(b"\x89PNG")
     alone = tmp_path / "alone.html"
-    write_page(alone, {"test": [best]}, {})
+    write_page(alone, ["best"], "20 steps", [drawings_section([best], None)])
     assert alone.read_text().count("<svg") == 1 and "in favour of" not in alone.read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -76,14 +77,23 @@ def requests(prompts: Sequence[str], file: str | None, settings: Settings, seed:
 
 
 def _from_file(file: str, settings: Settings, seed: int) -> list[Request]:
-    name, text = _read(file)
-    numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not numbered:
-        raise UsageError(f"{name} holds no prompt", "one a line")
-    json_lines = file.lower().endswith((".jsonl", ".json")) or (file == "-" and numbered[0][1].startswith("{"))
+    name, json_lines, numbered = read_numbered(file)
     if not json_lines:
         return [Request(line, settings, seed, f"{name}, line {number}") for number, line in numbered]
     return [_parse_line(line, settings, seed, f"{name}, line {number}") for number, line in numbered]
+
+
+def read_numbered(file: str) -> tuple[str, bool, list[tuple[int, str]]]:
+    """What to call a file of prompts ("-": standard input), whether its lines are JSON, and those that are not blank, numbered from 1.
+
+    Raises `UsageError` when it cannot be read, is no UTF-8 text or has no such line.
+    """
+    name, text = _read(file)
+    # Not splitlines(), which also cuts at characters that may stand inside of a prompt or of a JSON string.
+    numbered = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1) if line.strip()]
+    if not numbered:
+        raise UsageError(f"{name} holds no prompt", "one a line")
+    return name, file.lower().endswith((".jsonl", ".json")) or (file == "-" and numbered[0][1].startswith("{")), numbered
 
 
 def _read(file: str) -> tuple[str, str]:

@@ -45,7 +45,8 @@ class Comparison:
 
     `pictures`: means over pictures of concept top-1, style and alignment, 95% bootstrap intervals of the paired differences. `sets`: the
     measures of whole sets with the jackknife's spread. `apart`: the first's pictures to the second's of the same prompt and seed:
-    PSNR in dB, SSIM, distance in the judge's feature maps, and the share that are equal in every pixel.
+    PSNR in dB, SSIM, distance in the judge's feature maps, and the share that are equal in every pixel. `lower`: the measures of
+    `pictures` of which less is better.
     """
 
     first: str
@@ -54,12 +55,14 @@ class Comparison:
     pictures: Mapping[str, Score]
     sets: Mapping[str, Estimate]
     apart: Mapping[str, Score]
+    lower: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(measure, value with its doubt, which model it favours) as text."""
         rows = []
         for title, score in self.pictures.items():
-            rows.append((f"difference in {title}", f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]", self._favours(score)))
+            better = Score(-score.value, -score.high, -score.low, score.count) if title in self.lower else score
+            rows.append((f"difference in {title}", f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]", self._favours(better)))
         for field, found in self.sets.items():
             rows.append((f"difference in {SET_MEASURES[field]}", *self._set_row(field, found)))
         rows += [(title, f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]", "") for title, score in self.apart.items()]
@@ -109,7 +112,7 @@ def compare(first: Examined, second: Examined, judge: Judge) -> Comparison:
         count=len(shared),
         pictures={title: Score.mean(values[0][title] - values[1][title]) for title in values[0]},
         sets=_sets(first, second, here, there),
-        apart=_apart(first.images[here], second.images[there], JudgeFeatures(judge)),
+        apart=apart(first.images[here], second.images[there], JudgeFeatures(judge)),
     )
 
 
@@ -138,8 +141,8 @@ def _sets(first: Examined, second: Examined, here: Tensor, there: Tensor) -> dic
     return found
 
 
-def _apart(a: Tensor, b: Tensor, features: JudgeFeatures) -> dict[str, Score]:
-    """Of (N, 3, H, W) uint8, a few at a time: feature maps are large."""
+def apart(a: Tensor, b: Tensor, features: JudgeFeatures) -> dict[str, Score]:
+    """How far pictures lie from those of the same prompt and seed, (N, 3, H, W) uint8; a few at a time: feature maps are large."""
     found: dict[str, list[Tensor]] = {"PSNR (dB)": [], "SSIM": [], "distance in feature maps": []}
     for x, y in zip(a.split(64), b.split(64), strict=True):
         x, y = x.float() / 127.5 - 1.0, y.float() / 127.5 - 1.0

@@ -50,11 +50,16 @@ class Drawn:
     cost: Cost
 
 
-def draw(pipe: Pipe, prompts: Sequence[str], order: Order, folder: Path, progress: Progress | None = None) -> Drawn:
+def draw(
+    pipe: Pipe, prompts: Sequence[str], order: Order, folder: Path, progress: Progress | None = None, seeds: Sequence[int] | None = None
+) -> Drawn:
     """Keep each picture as a PNG in `folder`; those already there are read. One with NaN is left out and named.
+
+    `seeds`: of each picture, where they are not `order.seed` counted up.
 
     Raises `NonFiniteError` when no picture is whole, `UsageError` for pictures of another size than `order.size`.
     """
+    seeds = [order.seed + i for i in range(len(prompts))] if seeds is None else seeds
     paths = [folder / f"{i:06d}.png" for i in range(len(prompts))]
     missing = [i for i, path in enumerate(paths) if not path.is_file()]
     failed: dict[int, str] = {}
@@ -63,7 +68,7 @@ def draw(pipe: Pipe, prompts: Sequence[str], order: Order, folder: Path, progres
     for start in range(0, len(missing), order.batch):
         rows = missing[start : start + order.batch]
         began = time.monotonic()
-        drawn = _attempt(pipe, rows, prompts, order)
+        drawn = _attempt(pipe, rows, prompts, order, seeds)
         _spend(folder, len(rows), time.monotonic() - began, order)
         for row, picture in drawn.items():
             if isinstance(picture, str):
@@ -78,15 +83,15 @@ def draw(pipe: Pipe, prompts: Sequence[str], order: Order, folder: Path, progres
     return Drawn(read_pictures([paths[i] for i in places], order.size), places, failed, _spent(folder))
 
 
-def _attempt(pipe: Pipe, rows: Sequence[int], prompts: Sequence[str], order: Order) -> dict[int, Tensor | str]:
+def _attempt(pipe: Pipe, rows: Sequence[int], prompts: Sequence[str], order: Order, seeds: Sequence[int]) -> dict[int, Tensor | str]:
     """The picture (3, H, W) of each row, or why it has none. A pipe that refuses a whole batch for one picture is asked for each alone."""
     asked = [prompts[i] for i in rows]
     try:
-        images: Tensor = pipe(asked, seeds=[order.seed + i for i in rows], steps=order.steps, guidance=order.guidance).images
+        images: Tensor = pipe(asked, seeds=[seeds[i] for i in rows], steps=order.steps, guidance=order.guidance).images
     except NonFiniteError as error:
         if len(rows) == 1:
             return {rows[0]: error.message}
-        return {i: found for row in rows for i, found in _attempt(pipe, [row], prompts, order).items()}
+        return {i: found for row in rows for i, found in _attempt(pipe, [row], prompts, order, seeds).items()}
     if tuple(images.shape) != (len(rows), 3, order.size, order.size):
         seen = f"this judge sees pictures of {order.size} x {order.size}"
         raise UsageError(f"the model drew {tuple(images.shape)} for {len(rows)} prompts", seen)

@@ -17,7 +17,8 @@ from .. import __version__
 from ..core.files import write_bytes
 from .compare import Comparison
 from .evaluate import Examined
-from .report import HEADINGS, Report, percent
+from .metrics import Score
+from .report import HEADINGS, Cost, Report, percent
 from .svg import Spot, pareto, radar
 
 STYLE = """
@@ -33,38 +34,30 @@ figure img { width: 96px; height: 96px; background: #fff; border: 1px solid #eee
 MOST = 48
 
 
-def write_page(path: Path, kinds: Mapping[str, Sequence[Examined]], comparisons: Mapping[str, Comparison]) -> None:
-    """`kinds`: by kind of pairs, what was seen of each model, one or several; `comparisons`: of the first two, by kind. Atomic.
+def write_page(path: Path, models: Sequence[str], told: str, sections: Sequence[Sequence[str]]) -> None:
+    """The page of these `models`, with `told` of how they were drawn under the heading and each section's HTML. Atomic.
 
     Raises `OutputError` when it cannot be written.
     """
-    models = [examined.report.model for examined in next(iter(kinds.values()))]
-    first = next(iter(kinds.values()))[0].report
-    body = [
-        f"<h1>{escape(' against '.join(models))}</h1>",
-        f'<p class="quiet">{first.steps} steps, guidance {first.guidance:g}, seed {first.seed} · features of distances: '
-        f"{escape(first.features)} · sfumato {__version__}</p>",
-    ]
-    for kind, side in kinds.items():
-        body += _section(side, comparisons.get(kind))
-    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(" against ".join(models))}</title>'
-    write_bytes(path, "\n".join([head, f"<style>{STYLE}</style></head><body>", *body, "</body></html>", ""]).encode())
+    title = escape(" against ".join(models))
+    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>'
+    body = [f"<h1>{title}</h1>", f'<p class="quiet">{escape(told)} · sfumato {__version__}</p>', *(p for s in sections for p in s)]
+    write_bytes(path, "\n".join([head, *body, "</body></html>", ""]).encode())
 
 
-def _section(side: Sequence[Examined], comparison: Comparison | None) -> list[str]:
+def drawings_section(side: Sequence[Examined], comparison: Comparison | None) -> list[str]:
+    """One kind of pairs: what was seen of each model, one or several, and the comparison of the first two."""
     reports = [examined.report for examined in side]
     parts = [f"<h2>{escape(reports[0].kind_title())}</h2>", _scores(reports)]
-    parts += [f'<p class="warn">{escape(report.model)}: {escape(remark)}</p>' for report in reports for remark in report.remarks()]
+    parts += warnings({report.model: report.remarks() for report in reports})
     parts.append(
         '<p class="quiet">95% intervals in brackets, ± standard error. Distances: lower is nearer; precision to coverage: higher is '
         "better; beside real drawings stands what real drawings of other concepts reach. The last column is how often the judge itself is "
-        "right on drawings it never saw: no score can be surer than that.</p>"
+        f"right on drawings it never saw: no score can be surer than that. Distances are "
+        f"in the features of {escape(reports[0].features)}.</p>"
     )
     if comparison:
-        parts += [
-            f"<h3>{escape(comparison.first)} minus {escape(comparison.second)}, {comparison.count} pictures of equal prompts and seeds</h3>"
-        ]
-        parts += [_table(("measure", "value", "in favour of"), comparison.rows())]
+        parts += compared(comparison)
     parts += ['<div class="figures">', *_figures(reports), "</div>", "<h3>Pictures</h3>", *_grid(side)]
     return parts
 
@@ -77,17 +70,38 @@ def _scores(reports: Sequence[Report]) -> str:
         (f"top-1, {name} ({group.generated.count})", *(_group(report, name) for report in reports), percent(group.real), "")
         for name, group in sorted(reports[0].groups.items())
     ]
-    return _table((HEADINGS[0], *shown, *HEADINGS[2:]), [*rows, *groups])
+    return table((HEADINGS[0], *shown, *HEADINGS[2:]), [*rows, *groups])
 
 
 def _group(report: Report, name: str) -> str:
     return percent(report.groups[name].generated) if name in report.groups else ""
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def warnings(remarks: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the reader must know, by model."""
+    return [f'<p class="warn">{escape(model)}: {escape(remark)}</p>' for model, said in remarks.items() for remark in said]
+
+
+def compared(comparison: Comparison) -> list[str]:
+    """Two models side by side in numbers."""
+    title = f"{comparison.first} minus {comparison.second}, {comparison.count} pictures of equal prompts and seeds"
+    return [f"<h3>{escape(title)}</h3>", table(("measure", "value", "in favour of"), comparison.rows())]
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table of text."""
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     lines = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return "\n".join([f"<table><tr>{head}</tr>", *lines, "</table>"])
+
+
+def planes(costs: Sequence[tuple[str, Cost, Score]], quality: str) -> list[str]:
+    """Quality against time and against memory, of (model, cost, quality); nothing is drawn for models of unknown cost."""
+    timed = [(model, cost, score) for model, cost, score in costs if cost.pictures]
+    seconds = [Spot(model, cost.seconds / cost.pictures, score) for model, cost, score in timed]
+    memory = [Spot(model, cost.memory / 2**20, score) for model, cost, score in timed if cost.memory]
+    kind = timed[0][1].kind if timed else ""
+    return [pareto(seconds, "seconds a picture", quality), pareto(memory, f"memory, MiB ({kind})", quality)]
 
 
 def _figures(reports: Sequence[Report]) -> list[str]:
@@ -98,15 +112,7 @@ def _figures(reports: Sequence[Report]) -> list[str]:
     }
     real = reports[0]
     series["real drawings"] = [real.real.concept_top1, real.real.style, *(real.groups[g].real for g in groups)]
-    timed = [r for r in reports if r.cost.pictures]
-    seconds = [Spot(r.model, r.cost.seconds / r.cost.pictures, r.generated.concept_top1) for r in timed]
-    memory = [Spot(r.model, r.cost.memory / 2**20, r.generated.concept_top1) for r in timed if r.cost.memory]
-    kind = timed[0].cost.kind if timed else ""
-    return [
-        radar(axes, series),
-        pareto(seconds, "seconds a picture", "concept top-1"),
-        pareto(memory, f"memory, MiB ({kind})", "concept top-1"),
-    ]
+    return [radar(axes, series), *planes([(r.model, r.cost, r.generated.concept_top1) for r in reports], "concept top-1")]
 
 
 def _grid(side: Sequence[Examined]) -> list[str]:
@@ -124,9 +130,14 @@ def _grid(side: Sequence[Examined]) -> list[str]:
             if guess != concept
         ]
         caption = "<br>".join([escape(report.prompts[rows[0]]), *seen])
-        images = "".join(f'<img src="{_inline(p)}" alt="{escape(n)}">' for p, n in zip(pictures, names, strict=True))
-        parts.append(f"<figure><div>{images}</div><figcaption>{caption}</figcaption></figure>")
+        parts.append(figure(pictures, names, caption))
     return [*parts, "</div>"]
+
+
+def figure(pictures: Sequence[Tensor], names: Sequence[str], caption: str) -> str:
+    """Pictures (3, H, W) uint8 in a row, inlined, over a caption of HTML."""
+    images = "".join(f'<img src="{_inline(p)}" alt="{escape(n)}">' for p, n in zip(pictures, names, strict=True))
+    return f"<figure><div>{images}</div><figcaption>{caption}</figcaption></figure>"
 
 
 def _inline(picture: Tensor) -> str:

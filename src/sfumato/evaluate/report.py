@@ -105,7 +105,7 @@ class Report:
         """(measure, generated, real drawings of the same pairs, judge's own on held-out drawings) as text."""
         own = self.judge.get("held_out", {})
         names = (("concept top-1", "concept_top1"), ("concept top-5", "concept_top5"), ("style", "style"))
-        rows = [(title, percent(getattr(self.generated, n)), percent(getattr(self.real, n)), _own(own.get(n))) for title, n in names]
+        rows = [(title, percent(getattr(self.generated, n)), percent(getattr(self.real, n)), own_rate(own.get(n))) for title, n in names]
         rows.append(("alignment (cosine)", plain(self.generated.alignment), plain(self.real.alignment), ""))
         a, b = self.generated.retrieval, self.real.retrieval
         for k in a.caption_at:
@@ -118,11 +118,7 @@ class Report:
 
     def remarks(self) -> list[str]:
         """What the reader of the numbers must know."""
-        if not self.left_out:
-            return []
-        named = "; ".join(f"{lost.place} ({lost.prompt}): {lost.reason}" for lost in self.left_out[:5])
-        asked = self.count + len(self.left_out)
-        return [f"{len(self.left_out)} of {asked} pictures are left out: {named}{'; ...' if len(self.left_out) > 5 else ''}"]
+        return left_out_remarks(self.count, self.left_out)
 
     def title(self) -> str:
         return f"{self.model or 'model'}: {self.kind_title()}, {self.steps} steps, guidance {self.guidance:g}, seed {self.seed}"
@@ -165,6 +161,14 @@ SET_MEASURES = {
 HEADINGS = ("measure", "generated", "real drawings", "judge, held-out")
 
 
+def left_out_remarks(count: int, left_out: Sequence[LeftOut]) -> list[str]:
+    """A line that names the first pictures left out beside `count` judged ones; none where all are whole."""
+    if not left_out:
+        return []
+    named = "; ".join(f"{lost.place} ({lost.prompt}): {lost.reason}" for lost in left_out[:5])
+    return [f"{len(left_out)} of {count + len(left_out)} pictures are left out: {named}{'; ...' if len(left_out) > 5 else ''}"]
+
+
 def percent(score: Score) -> str:
     return f"{score.value:.1%} [{score.low:.1%}, {score.high:.1%}]"
 
@@ -179,8 +183,11 @@ def estimate(found: Estimate) -> str:
     return f"{found.value:.4f}" + (f" ± {found.spread:.4f}" if found.spread is not None else f" ({found.reason})")
 
 
-def _own(rate: Mapping[str, float] | None) -> str:
-    return f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]" if rate else "not measured"
+def own_rate(rate: Mapping[str, float] | None) -> str:
+    """A rate of the judge's card, with its interval where it has one."""
+    if not rate:
+        return "not measured"
+    return f"{rate['value']:.1%}" + (f" [{rate['low']:.1%}, {rate['high']:.1%}]" if "low" in rate else "")
 
 
 def pair_grid(generated: Tensor, real: Tensor, captions: Sequence[str], path: Path, most: int = 32) -> None:

@@ -19,11 +19,12 @@ from .painting import Rendered, render
 from .plan import scene
 from .probes import SKILLS, Probe, probe
 from .stories import Story, SubjectSet, story, subjects
+from .tasks import TASKS, Posed, TaskName, pose
 from .videos import Video, video
 
 __all__ = [
-    "EDITS", "LEVELS", "SCENES_VERSION", "SKILLS", "Background", "Cast", "Document", "Edit", "Figure", "Negative", "Object", "Probe",
-    "Relation", "Rendered", "Scene", "Sign", "Story", "SubjectSet", "TryOn", "Video", "canonical", "captions_of", "document", "edit",
-    "facts_of", "negatives", "probe", "region_captions", "render", "scene", "split_of_scenes", "story", "subjects", "to_pdf", "tryon",
-    "video",
+    "EDITS", "LEVELS", "SCENES_VERSION", "SKILLS", "TASKS", "Background", "Cast", "Document", "Edit", "Figure", "Negative", "Object",
+    "Posed", "Probe", "Relation", "Rendered", "Scene", "Sign", "Story", "SubjectSet", "TaskName", "TryOn", "Video", "canonical",
+    "captions_of", "document", "edit", "facts_of", "negatives", "pose", "probe", "region_captions", "render", "scene",
+    "split_of_scenes", "story", "subjects", "to_pdf", "tryon", "video",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ coverage. `pairs`: alignment, retrieval, SSIM, distance in feature maps. `bias` 
 May touch `core/` only.
 """
 
-from .bias import Bias, bias
+from .bias import Bias, bias, fair_range
 from .estimates import Estimate, Score, bootstrap, finite_rows, jackknife, wilson
 from .manifolds import Manifolds, manifolds
 from .pairs import Retrieval, alignment, feature_distance, retrieval, ssim
@@ -26,6 +26,7 @@ __all__ = [
     "bias",
     "bootstrap",
     "cmmd",
+    "fair_range",
     "feature_distance",
     "finite_rows",
     "frechet",

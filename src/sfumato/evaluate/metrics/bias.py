@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import UsageError
+from ...core.rng import generator
 from .estimates import Score
 
 
@@ -85,3 +86,14 @@ def fair_mad(categories: int, count: int) -> float:
     """Expected `mad` of `count` pictures when each shows one of `categories` with equal chance (each count is binomial)."""
     p = 1 / categories
     return sum(comb(count, k) * p**k * (1 - p) ** (count - k) * abs(k / count - p) for k in range(count + 1))
+
+
+def fair_range(categories: int, counts: Sequence[int], seed: int = 0, rounds: int = 2000) -> tuple[float, float]:
+    """Where the mean of the `mad`s of prompts with `counts` pictures lies for 95 of 100 fair models, by simulation."""
+    means = torch.zeros(rounds, dtype=torch.float64)
+    dice = generator((seed, "fair", categories))
+    for count in counts:
+        drawn = torch.nn.functional.one_hot(torch.randint(categories, (rounds, count), generator=dice), categories).sum(1)
+        means += (drawn.double() / count - 1 / categories).abs().mean(1) / len(counts)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
