@@ -41,7 +41,8 @@ models: .venv/.ready  ## train the shipped codec, model and judge again (hours o
 	@test -f data/emoji/manifest.json || $(BIN)/sfumato data emoji --out data/emoji
 	@test -d runs/codec/vae || $(BIN)/sfumato train codec --data data/emoji --out runs/codec
 	@test -d runs/emoji-mmdit/pipeline || $(BIN)/sfumato train model --data data/emoji --codec runs/codec/vae --out runs/emoji-mmdit
-	@test -d runs/judge/judge || $(BIN)/sfumato train judge --data data/emoji --out runs/judge
+	@test -f data/lessons/manifest.json || $(BIN)/sfumato data emoji --styles "noto v1" "fluent high contrast" "emojione monotone" streamline --out data/lessons
+	@test -d runs/judge/judge || $(BIN)/sfumato train judge --data data/emoji --lessons data/lessons --out runs/judge
 	@echo "the results: runs/codec/vae, runs/emoji-mmdit/pipeline, runs/judge/judge"
 
 clean:  ## remove caches, builds and the demo's pictures (not .venv, not runs/)

@@ -84,10 +84,16 @@ def test_judge(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         return Made()
 
     monkeypatch.setattr(judge_recipe, "train_judge", train_judge)
-    ran = cli("train", "judge", "--data", "d", "--out", "o", "--steps", 5, "--quiet")
+    ran = cli("train", "judge", "--data", "d", "--out", "o", "--steps", 5, "--lessons", "l", "--quiet")
     assert (ran.code, ran.out) == (0, "o/judge\n") and "0.875" in ran.err, ran.err
-    data, out, recipe, run, options = seen[0]
-    assert (data, out, run, recipe.train.steps, options["quiet"]) == (Path("d"), Path("o/judge"), Path("o/run"), 5, True)
+    data, out, recipe, run, lessons, options = seen[0]
+    assert lessons == Path("l") and (data, out, run, recipe.train.steps, options["quiet"]) == (
+        Path("d"),
+        Path("o/judge"),
+        Path("o/run"),
+        5,
+        True,
+    )
 
 
 def test_bad_recipes(cli: Cli, drawings: Path) -> None:

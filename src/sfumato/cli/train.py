@@ -166,13 +166,16 @@ class TrainModel(Train):
 class TrainJudge(Train):
     """Train the judge that names drawings, finds things in scenes and reads signs. The result is OUT/judge (`sfumato evaluate --judge`)."""
 
+    # A folder of further icon sets to learn concepts from (sfumato data emoji --styles "noto v1" ...).
+    lessons: Annotated[Path | None, unset("none")] = None
+
     def run(self) -> int:
         from ..evaluate.judge_recipe import JudgeRecipe, train_judge
 
         recipe = self.settled(JudgeRecipe)
         run = self.out / "run"
         self.open_run(recipe, self.out / "judge", run)
-        judge = train_judge(Path(self.data), self.out / "judge", recipe, run, quiet=self.quiet)
+        judge = train_judge(Path(self.data), self.out / "judge", recipe, run, self.lessons, quiet=self.quiet)
         print(self.out / "judge")
         measured = judge.card["held_out"]
         if measured["count"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .names import Entry, Names, bare_hexcode, split_tone
-from .packages import IconSet, Style
+from .packages import LESSONS, IconSet, Style
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ def collect(
 
     Without `skin_tones` toned icons are left out; `concepts` keeps only those labels (and has nothing to quarantine).
     """
-    aliases = ((alias, to["parent"]) for icon_set in sets for alias, to in icon_set.icons.get("aliases", {}).items())
-    names = Names(emojibase, [icon_set.chars for icon_set in sets], aliases)
+    # A set for judges alone teaches no names: the others' must not hang on whether it is drawn.
+    teachers = [icon_set for icon_set in sets if icon_set.style not in LESSONS]
+    aliases = ((alias, to["parent"]) for icon_set in teachers for alias, to in icon_set.icons.get("aliases", {}).items())
+    names = Names(emojibase, [icon_set.chars for icon_set in teachers], aliases)
     wanted = None if concepts is None else frozenset(concepts)
     result = Drawings()
     for icon_set in sets:

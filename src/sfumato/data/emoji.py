@@ -60,7 +60,7 @@ def build_emoji(
 ) -> Report:
     """Build (or complete, or verify) the data set in the folder `out`; pictures are `size` pixels square.
 
-    `styles`: style words (None: all eight); `packages`: an existing node_modules folder (None: the npm client fetches into the
+    `styles`: style words (None: the eight of `STYLES`); `packages`: an existing node_modules folder (None: the npm client fetches into the
     cache); `concepts`: only these labels (for fixtures); `workers`: processes (None: one per core); `overwrite`: replace a folder
     that holds something else. Raises `UsageError` (size, style), `DataError` (packages) or `OutputError` (disk, occupied folder).
     """
@@ -70,9 +70,10 @@ def build_emoji(
         raise UsageError(f"workers is {workers}", "at least 1")
     chosen = choose_styles(styles)
     wanted = None if concepts is None else sorted(set(concepts))
-    modules = find_packages(STYLES, packages)
+    more = [style for style in chosen if style not in STYLES]
+    modules = find_packages((*STYLES, *more), packages)
     # All sets are read whatever is drawn: each teaches the others' names, and a concept (hence its split) must not hang on `styles`.
-    sets = [read_icon_set(style, modules) for style in STYLES]
+    sets = [read_icon_set(style, modules) for style in (*STYLES, *more)]
     request = {
         "format": FORMAT,
         "world_version": WORLD_VERSION,

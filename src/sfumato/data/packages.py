@@ -49,14 +49,24 @@ STYLES = (
     Style("emojione v1", "@iconify-json/emojione-v1", "1.2.3", "CC-BY-SA-4.0"),
 )
 
+# More hands for the same concepts, for a judge alone to learn from. High contrast has fluent flat's shapes, monotone emojione's.
+LESSONS = (
+    Style("noto v1", "@iconify-json/noto-v1", "1.2.5", "Apache-2.0"),
+    Style("fluent high contrast", "@iconify-json/fluent-emoji-high-contrast", "1.2.6", "MIT"),
+    Style("emojione monotone", "@iconify-json/emojione-monotone", "1.2.1", "CC-BY-4.0"),
+    Style("streamline", "@iconify-json/streamline-emojis", "1.2.4", "CC-BY-4.0"),
+)
+
 
 def choose_styles(words: Sequence[str] | None) -> tuple[Style, ...]:
-    """The styles of these words in the table's order; None means all. Raises `UnknownNameError` with the nearest words."""
-    known = {style.word: style for style in STYLES}
-    for word in words or ():
+    """The styles of these words in the tables' order; None means all of `STYLES`. Raises `UnknownNameError` with the nearest words."""
+    if words is None:
+        return STYLES
+    known = {style.word: style for style in (*STYLES, *LESSONS)}
+    for word in words:
         if word not in known:
             raise UnknownNameError("style", word, known)
-    return tuple(style for style in STYLES if words is None or style.word in words)
+    return tuple(style for word, style in known.items() if word in words)
 
 
 @dataclass(frozen=True)

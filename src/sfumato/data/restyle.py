@@ -45,6 +45,7 @@ def restyle(svg: str, rng: random.Random, turns: bool = True) -> str:
 
     A drawing without colours of its own comes back as it was, or outlined.
     """
+    svg = svg.replace('"currentColor"', '"#202020"')
     if rng.random() < FLAT:
         svg = flattened(svg)
     svg = recoloured(svg, rng, FREE if turns else 0.0)

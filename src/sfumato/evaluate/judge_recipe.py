@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from .locator import MOST, LocatorTask
 from .pictures import Pictures
 from .reader import Boards, ReaderTask
 from .sentences import sentence_vectors
+
+COPY = 12.0
 
 
 def _config(steps: int, lr: float, ema: float, decay_from: float = 0.4, weight_decay: float = 0.05, clip: float = 2.0) -> TrainConfig:
@@ -78,12 +81,13 @@ class Lessons:
     scenes: Scenery
 
 
-def train_judge(data: Path, out: Path, recipe: JudgeRecipe, run: Path, quiet: bool = False) -> Judge:
+def train_judge(data: Path, out: Path, recipe: JudgeRecipe, run: Path, more: Path | None = None, quiet: bool = False) -> Judge:
     """Train on the trainable train split of the EmojiWorld folder `data`, measure on the rest, and save the judge in `out`; checkpoints
-    and logs go to `run`, and a run that was stopped goes on there. Raises `DataError` when nothing may be trained on.
+    and logs go to `run`, and a run that was stopped goes on there. `more`: a folder of further sets (`data/packages.py`, `LESSONS`), whose
+    drawings teach concepts and no style. Raises `DataError` when nothing may be trained on, or when `more` holds a style of `data`.
     """
     pictures = Pictures.of(open_source(data, split=None, licences=None, size=recipe.net.size))
-    lessons = learn(data, pictures, recipe)
+    lessons = learn(data, pictures, recipe, more)
     seed = recipe.train.seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator((seed, "judge", 0)).initial_seed())
@@ -97,13 +101,14 @@ def train_judge(data: Path, out: Path, recipe: JudgeRecipe, run: Path, quiet: bo
     _settle(net, train(task, beside, recipe.train, run / "concept", quiet=quiet))
     with torch.no_grad():
         net.names.copy_(net.embed_text(labels.to(net.names.device)).half())
-    drawings = {name: lessons.drawings[name] for name in ("images", "style")}
+    own = lessons.drawings["style"] < len(lessons.styles)
+    drawings = {name: lessons.drawings[name][own] for name in ("images", "style")}
     _settle(styler, train(StyleTask(styler), {"train": Columns(drawings, half, seed)}, recipe.style, run / "style", quiet=quiet))
     where = {"train": Columns(places(lessons.scenes), half, seed)}
     _settle(eyes.locator, train(LocatorTask(eyes.locator), where, recipe.locate, run / "locate", quiet=quiet))
     _settle(eyes.reader, train(ReaderTask(eyes.reader), {"train": Boards(64, seed)}, recipe.read, run / "read", quiet=quiet))
     judge = Judge(net, styler, recipe.net, lessons.concepts, lessons.styles, {"recipe": to_dict(recipe)}, eyes)
-    judge.card["trained_on"] = {"drawings": len(lessons.drawings["images"]), "scenes": len(lessons.scenes)}
+    judge.card["trained_on"] = {"drawings": int(own.sum()), "drawings of other sets": int((~own).sum()), "scenes": len(lessons.scenes)}
     held_out = {split: _scenes(data, recipe, split) for split in ("validation", "test")}
     settle_chance(judge, held_out["validation"])
     judge.card |= measure(judge, pictures, held_out["test"])
@@ -111,25 +116,58 @@ def train_judge(data: Path, out: Path, recipe: JudgeRecipe, run: Path, quiet: bo
     return judge
 
 
-def learn(data: Path, pictures: Pictures, recipe: JudgeRecipe) -> Lessons:
-    """Draw the lessons; minutes of all cores at full size."""
+def learn(data: Path, pictures: Pictures, recipe: JudgeRecipe, more: Path | None) -> Lessons:
+    """Draw the lessons; minutes of all cores at full size. `more`: an EmojiWorld folder of other sets, which teach concepts alone."""
     rows = pictures.rows(lambda i: may_train(pictures, i))
     if not rows:
         raise DataError("no picture to train a judge on", f"rows of the train split under {', '.join(TRAINABLE)} are needed")
     concepts, styles = sorted({pictures.concept[i] for i in rows}), sorted({pictures.style[i] for i in rows})
+    parts = [_drawings(data, pictures, rows, concepts, styles, recipe)]
+    if more is not None:
+        others = Pictures.of(open_source(more, split=None, licences=None, size=recipe.net.size))
+        if known := sorted(set(others.style) & set(pictures.style)):
+            raise DataError(
+                f"{more} holds the style {known[0]}, on which the judge is measured", "sets of its own: sfumato data emoji --styles"
+            )
+        copies = near_copies(others, pictures)
+        kept = others.rows(lambda i: may_train(others, i) and others.concept[i] in concepts and i not in copies)
+        parts.append(_drawings(more, others, kept, concepts, [*styles, *sorted(set(others.style))], recipe))
+    drawings = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return Lessons(tuple(concepts), tuple(styles), drawings, _scenes(data, recipe, "train"))
+
+
+def _drawings(
+    data: Path, pictures: Pictures, rows: Sequence[int], concepts: Sequence[str], styles: Sequence[str], recipe: JudgeRecipe
+) -> dict[str, Tensor]:
+    """The columns of `JudgeTask` of these rows; classes are places in `concepts` and `styles`."""
     svgs, chosen = open_source(data, split=None, licences=None).column("svg"), torch.tensor(rows)
     others = restyled(
         [svgs[i] for i in rows], [pictures.concept[i] for i in rows], recipe.sets.hands, seed=recipe.train.seed, size=recipe.net.size,
         workers=os.cpu_count() or 1,
     )  # fmt: skip
-    drawings = {
+    return {
         "images": pictures.images[chosen],
         "others": others,
         "concept": torch.tensor([concepts.index(pictures.concept[i]) for i in rows]),
         "style": torch.tensor([styles.index(pictures.style[i]) for i in rows]),
         "text": caption_vectors(pictures, rows),
     }
-    return Lessons(tuple(concepts), tuple(styles), drawings, _scenes(data, recipe, "train"))
+
+
+def near_copies(others: Pictures, pictures: Pictures) -> set[int]:
+    """Rows of `others` that nearly are a held-out drawing of the same concept: less than `COPY` apart, a mean over all values of 255.
+
+    An older edition of a set may hold a drawing that a newer one kept.
+    """
+    held: dict[str, list[int]] = {}
+    for i in pictures.rows(lambda i: pictures.split[i] != "train"):
+        held.setdefault(pictures.concept[i], []).append(i)
+    found = set()
+    for row in others.rows(lambda i: others.concept[i] in held):
+        apart = (pictures.images[held[others.concept[row]]].float() - others.images[row].float()).abs().flatten(1).mean(1)
+        if float(apart.min()) < COPY:
+            found.add(row)
+    return found
 
 
 def _scenes(data: Path, recipe: JudgeRecipe, split: Split) -> Scenery:

@@ -45,9 +45,10 @@ class JudgeTaskConfig:
 
 class JudgeTask:
     """Batches hold `drawings.images` (B, 3, H, W) and `drawings.others` (B, V, 3, H, W) uint8, `drawings.concept` and `drawings.style` (B,)
-    class numbers, `drawings.text` (B, F, 384): a vector per caption form; and cuts: `things.images` (C, 3, H, W), `things.concept`,
-    `things.style` and `things.colour` (C,). `labels` (K, 384): sentence vectors of the concepts' names; `coloured` (K,): whose names
-    tell colours.
+    class numbers (a style beyond the last class is not learned), `drawings.text` (B, F, 384): a vector per caption form; and cuts:
+    `things.images` (C, 3, H, W), `things.concept`, `things.style` and `things.colour` (C,).
+
+    `labels` (K, 384): sentence vectors of the concepts' names; `coloured` (K,): whose names tell colours.
     """
 
     def __init__(self, net: JudgeNet, config: JudgeTaskConfig, side: int, labels: Tensor, coloured: Tensor) -> None:
@@ -67,11 +68,12 @@ class JudgeTask:
         pooled = self._look(batch, wild, self.coloured.to(device)[concept], draws)
         kept = draws.uniform(pooled.shape, "dropout").to(device) >= config.dropout
         thinned = pooled * kept / (1.0 - config.dropout)
+        named = ~wild & (style < self.net.style.out_features)
         names = self.net.embed_text(self.labels.to(device))
         logits = self.net.concepts(thinned, names)
         losses = {
             "concept": F.cross_entropy(logits, concept, label_smoothing=config.smoothing),
-            "style": F.cross_entropy(self.net.style(thinned)[~wild].float(), style[~wild], label_smoothing=config.smoothing),
+            "style": F.cross_entropy(self.net.style(thinned)[named].float(), style[named], label_smoothing=config.smoothing),
             "colour": F.cross_entropy(self.net.colour(thinned[drawn:]).float(), batch["things.colour"], label_smoothing=config.smoothing),
             "contrast": self._contrast(pooled[:drawn], batch, draws),
         }
