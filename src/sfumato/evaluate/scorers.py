@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.errors import UsageError, WeightsError
+from ..core.errors import WeightsError
 from ..core.files import read_tensors, sha256
 from ..core.pretrained import load_pretrained, load_tokenizer, require_safetensors
 from ..core.weights import read_json
@@ -24,6 +24,7 @@ from ..pipelines.best_of import Scorer
 from .features import CLIP_LOOK, Preparation, chunks, clip_image, named_architecture, preparation
 from .judge import Judge
 from .metrics import alignment
+from .pictures import paired
 
 WANTED = (
     "a CLIPModel folder (config.json, model.safetensors, tokenizer.json and, best, preprocessor_config.json), of CLIP, HPSv2 or PickScore; "
@@ -32,12 +33,6 @@ WANTED = (
 )
 # ImageReward's own standardisation of its output, and how many tokens of a prompt it reads.
 REWARD_MEAN, REWARD_STD, REWARD_TOKENS = 0.16717362830052426, 1.0333394966054072, 35
-
-
-def paired(images: Tensor, prompts: Sequence[str]) -> None:
-    """Raise `UsageError` unless there is one prompt for each picture."""
-    if len(images) != len(prompts):
-        raise UsageError(f"{len(images)} pictures and {len(prompts)} prompts to score", "one prompt for each picture")
 
 
 class JudgeScorer:
