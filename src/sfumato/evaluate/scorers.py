@@ -1,7 +1,8 @@
 """Scorers: how well each picture fits its prompt, as one number to rank by.
 
-The judge's cosine, that of any CLIP (HPSv2 and PickScore are CLIPs trained on people's choices), and ImageReward. A scorer that
-chose pictures must not be the one that rates them: `name` travels with every picture it chose.
+The critic's verdict, the judge's cosine, that of any CLIP (HPSv2 and PickScore are CLIPs trained on people's choices), and ImageReward.
+A scorer that chose pictures must not be the one that rates them: `name` travels with every picture it chose. The judge rates models, so
+the critic is who should choose.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..core.files import read_tensors, sha256
 from ..core.pretrained import load_pretrained, load_tokenizer, require_safetensors
 from ..core.weights import read_json
 from ..pipelines.best_of import Scorer
+from .critic import Critic
 from .features import CLIP_LOOK, Preparation, chunks, clip_image, named_architecture, preparation
 from .judge import Judge
 from .metrics import alignment
@@ -96,12 +98,14 @@ class RewardScorer:
 
 
 def load_scorer(spec: str, device: torch.device | str = "cpu") -> Scorer:
-    """ "judge" (the one that ships), or the scorer in the folder `spec`: a judge's, a CLIPModel's, ImageReward's.
+    """ "critic" or "judge" (those that ship), or the scorer in the folder `spec`: a critic's, a judge's, a CLIPModel's, ImageReward's.
 
     Its name holds the first digits of its weights' sha256. Raises `WeightsError` naming what is missing and what to put where,
     `UnknownNameError` for another architecture.
     """
     folder = Path(spec)
+    if spec == "critic" or (folder / "critic.json").is_file():
+        return Critic.load(None if spec == "critic" else folder, device)
     if spec == "judge" or (folder / "judge.json").is_file():
         home = Path(str(package_files("sfumato") / "assets" / "judge")) if spec == "judge" else folder
         return JudgeScorer(Judge.load(home), f"{home.name} ({sha256(home / 'judge.safetensors')[:12]})")
