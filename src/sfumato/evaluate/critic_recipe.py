@@ -31,7 +31,7 @@ from .sentences import Phrases
 def _config() -> TrainConfig:
     optimizer = OptimizerConfig(name="muon", lr=1e-3, muon_lr=2e-3, weight_decay=0.05, warmup=50, decay_from=0.3)
     # A seed of its own: nothing the critic does repeats what the judge, trained from seed 0, did.
-    return TrainConfig(steps=1300, optimizer=optimizer, clip=2.0, ema=0.995, seed=1)
+    return TrainConfig(steps=1100, optimizer=optimizer, clip=2.0, ema=0.995, seed=1)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class CriticTaskConfig:
     align: float = 0.5
     mild: float = 0.4
     slight: float = 0.15
-    alone: int = 500
+    alone: int = 400
     lengths: int = 4
 
 
