@@ -37,13 +37,14 @@ lint: .venv/.ready  ## style, types and the order of the rooms
 docs: .venv/.ready  ## write docs/claims.md from the papers and their recorded checks
 	@$(BIN)/sfumato reproduce --list --markdown docs/claims.md
 
-models: .venv/.ready  ## train the shipped codec, model and judge again (hours on a CPU; an interrupted run goes on)
+models: .venv/.ready  ## train the shipped codec, model, judge and critic again (hours on a CPU; an interrupted run goes on)
 	@test -f data/emoji/manifest.json || $(BIN)/sfumato data emoji --out data/emoji
 	@test -d runs/codec/vae || $(BIN)/sfumato train codec --data data/emoji --out runs/codec
 	@test -d runs/emoji-mmdit/pipeline || $(BIN)/sfumato train model --data data/emoji --codec runs/codec/vae --out runs/emoji-mmdit
 	@test -f data/lessons/manifest.json || $(BIN)/sfumato data emoji --styles "noto v1" "fluent high contrast" "emojione monotone" streamline --out data/lessons
 	@test -d runs/judge/judge || $(BIN)/sfumato train judge --data data/emoji --lessons data/lessons --out runs/judge
-	@echo "the results: runs/codec/vae, runs/emoji-mmdit/pipeline, runs/judge/judge"
+	@test -d runs/critic/critic || $(BIN)/sfumato train critic --data data/emoji --out runs/critic
+	@echo "the results: runs/codec/vae, runs/emoji-mmdit/pipeline, runs/judge/judge, runs/critic/critic"
 
 clean:  ## remove caches, builds and the demo's pictures (not .venv, not runs/)
 	@rm -rf build dist out/demo out/demo.png .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -15,6 +15,8 @@ from sfumato.cli import main
 from sfumato.codecs.kl import KLCodec, KLConfig, new_autoencoder
 from sfumato.core.conditions import Slot
 from sfumato.core.denoiser import Denoiser
+from sfumato.evaluate.critic import Critic
+from sfumato.evaluate.critic_net import CriticConfig, CriticNet
 from sfumato.evaluate.judge import Judge
 from sfumato.evaluate.judge_net import JudgeConfig, JudgeNet, StyleNet
 from sfumato.pipelines import Defaults, TextToImage
@@ -67,6 +69,15 @@ def small_judge() -> Judge:
     torch.manual_seed(0)
     shape = JudgeConfig(size=32, working=32, widths=(8, 8, 16, 16), depths=(0, 1, 1, 1), strokes=(8, 8), embed=8, hidden=8)
     return Judge(JudgeNet(shape, 1, 1), StyleNet(shape, 1), shape, ("cat",), ("noto",), {})
+
+
+def small_critic() -> Critic:
+    """An untrained critic of 32 x 32 pictures."""
+    import torch
+
+    torch.manual_seed(0)
+    shape = CriticConfig(size=32, stem=(8, 8), width=16, heads=2, hidden=16, sight=1, layers=1)
+    return Critic(CriticNet(shape), shape, {})
 
 
 @pytest.fixture

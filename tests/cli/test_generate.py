@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from sfumato.evaluate.scorers import load_scorer
 from sfumato.pipelines import load
 from sfumato.pipelines.best_of import candidate_seeds
 
-from .conftest import Cli, small_judge
+from .conftest import Cli, small_critic, small_judge
+
+SHIPPED_CRITIC = Path(str(files("sfumato") / "assets" / "critic"))
 
 
 def pixels(path: str | Path) -> bytes:
@@ -87,6 +90,25 @@ def test_the_best_of_several_is_drawn_again_alone(cli: Cli, model: Path) -> None
         again = cli("generate", "--again", f"{out}/a-cat-7.png", "--json")
         assert again.lines[0]["identical"] is True and again.lines[0]["chosen"] == read(Path(f"{out}/a-cat-7.png")).chosen.__dict__
         assert Path(f"{out}/a-cat-7.png").read_bytes() == Path(f"{out}/a-cat-7-again.png").read_bytes()
+
+
+def test_the_critic_chooses_and_its_name_travels(cli: Cli, model: Path) -> None:
+    small_critic().save(Path("second"))
+    ran = cli("generate", "a cat", "--model", model, "--seed", 7, "--json", "--best-of", 3, "--scorer", "second")
+    assert ran.code == 0 and "chosen by second (" in ran.err, ran.err
+    scorer = load_scorer("second")
+    scores = [float(scorer(load(model)("a cat", seed=seed).images, ["a cat"])) for seed in candidate_seeds(7, 3)]
+    chosen = ran.lines[0]["chosen"]
+    assert chosen["scorer"] == scorer.name == read(Path(ran.lines[0]["path"])).chosen.scorer
+    assert chosen["score"] == pytest.approx(max(scores), abs=1e-5)
+    assert ran.lines[0]["seed"] == candidate_seeds(7, 3)[scores.index(max(scores))]
+
+
+@pytest.mark.skipif(SHIPPED_CRITIC.is_dir(), reason="a critic is shipped in this checkout")
+def test_a_critic_that_is_not_there_says_how_to_get_one(cli: Cli, model: Path) -> None:
+    ran = cli("generate", "a cat", "--model", model, "--best-of", 2, "--scorer", "critic")
+    assert ran.code == 1 and "sfumato train critic" in ran.err and "Traceback" not in ran.err, ran.err
+    assert not list(Path().rglob("*.png"))
 
 
 def test_best_of_refuses_what_cannot_choose(cli: Cli, model: Path) -> None:

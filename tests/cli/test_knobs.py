@@ -21,9 +21,10 @@ from sfumato.cli.data import Emoji
 from sfumato.cli.evaluate import Evaluate
 from sfumato.cli.generate import Generate
 from sfumato.cli.reproduce import Reproduce
-from sfumato.cli.train import TrainCodec, TrainJudge, TrainModel
+from sfumato.cli.train import TrainCodec, TrainCritic, TrainJudge, TrainModel
 from sfumato.codecs.kl import KLConfig, new_autoencoder
 from sfumato.core.errors import ConfigError, SfumatoError
+from sfumato.evaluate.critic_recipe import CriticRecipe
 from sfumato.pipelines import Defaults, TextToImage, load
 from sfumato.pipelines.text_to_image import Draw
 from sfumato.training.loop import TrainConfig
@@ -192,6 +193,7 @@ OTHER_TESTS: dict[str, dict[str, str]] = {
     ),
     "CodecRecipe": {"shape": "test_every_field_of_the_codec", "task": "tests/training"},
     "ModelRecipe": dict.fromkeys(("shape", "time_law", "small", "defaults"), "tests/training"),
+    "CriticRecipe": dict.fromkeys(("net", "task", "scenes", "composed", "held_out", "difficulties"), "tests/evaluate/test_critic.py"),
 }
 
 
@@ -272,9 +274,9 @@ PLACES = {
 def test_every_option_of_train() -> None:
     common = set(TRAIN) | set(PLACES)
     assert {f.name for f in fields(TrainCodec)} == common | {"start"}
-    assert {f.name for f in fields(TrainJudge)} == common
+    assert {f.name for f in fields(TrainJudge)} == {f.name for f in fields(TrainCritic)} == common
     assert {f.name for f in fields(TrainModel)} == common | set(MODEL) | {"codec", "name"}
-    for verb, recipe in ((TrainCodec, CodecRecipe), (TrainModel, ModelRecipe)):
+    for verb, recipe in ((TrainCodec, CodecRecipe), (TrainModel, ModelRecipe), (TrainCritic, CriticRecipe)):
         for name, (value, field) in TRAIN.items():
             turned = verb(data="d", out=Path("o"), **{name: value}).settled(recipe)
             assert at(turned, field) == value != at(recipe(), field), name
@@ -291,7 +293,7 @@ def at(config: Any, field: str) -> Any:
 
 def test_every_field_of_the_recipes_has_a_test() -> None:
     reached = {field.split(".")[0] for _, field in {**TRAIN, **MODEL}.values()} - {"train"}
-    for recipe in (CodecRecipe, ModelRecipe):
+    for recipe in (CodecRecipe, ModelRecipe, CriticRecipe):
         mine = {f.name for f in fields(recipe)} - {"train"}
         assert mine <= reached | set(OTHER_TESTS[recipe.__name__]), recipe
     trained = {field.split(".")[1] for _, field in {**TRAIN, **MODEL}.values() if field.startswith("train.")}

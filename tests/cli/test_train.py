@@ -96,6 +96,28 @@ def test_judge(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_critic(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfumato.evaluate import critic_recipe
+
+    seen: list[tuple[Any, ...]] = []
+
+    class Made:
+        card: dict[str, Any] = {  # noqa: RUF012
+            "held_out": {"drawings": {"preferred": {"count": 8, "value": 0.875}}, "scenes": {"preferred": {"count": 0}}}
+        }
+
+    def train_critic(*arguments: Any, **options: Any) -> Made:
+        seen.append((*arguments, options))
+        return Made()
+
+    monkeypatch.setattr(critic_recipe, "train_critic", train_critic)
+    ran = cli("train", "critic", "--data", "d", "--out", "o", "--steps", 5, "--quiet")
+    assert (ran.code, ran.out) == (0, "o/critic\n") and "87.5% of 8 pairs of drawings" in ran.err and "scenes" not in ran.err, ran.err
+    data, out, recipe, run, options = seen[0]
+    assert (data, out, run, recipe.train.steps, options["quiet"]) == (Path("d"), Path("o/critic"), Path("o/run"), 5, True)
+    assert recipe.train.seed == 1  # the judge's is 0
+
+
 def test_bad_recipes(cli: Cli, drawings: Path) -> None:
     words = ("train", "codec", "--data", drawings, "--out", "o", "--recipe", "r.json")
     assert cli(*words).code == 2

@@ -26,6 +26,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "train codec": ("train:TrainCodec", "train the autoencoder between pixels and latents"),
     "train model": ("train:TrainModel", "train a text-to-image model on a codec's latents"),
     "train judge": ("train:TrainJudge", "train the judge that scores models"),
+    "train critic": ("train:TrainCritic", "train the critic that chooses pictures for the judge to score"),
     "evaluate": ("evaluate:Evaluate", "let the judge score a model"),
     "inspect": ("inspect:Inspect", "look inside: a model's anatomy, a profile, heat maps of words"),
     "reproduce": ("reproduce:Reproduce", "check a published claim"),

@@ -69,7 +69,8 @@ class Generate(Verb):
     batch: Annotated[int | None, unset("1 on a CPU, 8 elsewhere")] = None
     # Draw this many candidates of each picture and keep the one that --scorer likes most.
     best_of: Annotated[int | None, unset("1")] = None
-    # Who chooses: judge, or the folder of a judge, a CLIP (HPSv2 and PickScore are CLIPs) or ImageReward.
+    # Who chooses: judge, critic (leaves the rating to the judge), or the folder of either, a CLIP (HPSv2 and PickScore are CLIPs) or
+    # ImageReward.
     scorer: Annotated[str | None, unset("judge", "NAME|FOLDER")] = None
     # A folder, or a .png file for a single picture.
     out: Annotated[Path | None, unset("out")] = None

@@ -1,4 +1,5 @@
-"""`sfumato train codec | model | judge`: the recipes of `training/recipes.py` and `evaluate/judge_recipe.py` with a user's changes.
+"""`sfumato train codec | model | judge | critic`: the recipes of `training/recipes.py`, `evaluate/judge_recipe.py` and
+`evaluate/critic_recipe.py` with a user's changes.
 
 A run lives in its folder: recipe.json says what was asked for, checkpoints let the same command go on where it stopped, and a folder
 that holds another recipe's run is refused.
@@ -181,6 +182,24 @@ class TrainJudge(Train):
         if measured["count"]:
             note(f"names {measured['concept_top1']['value']:.1%} of {measured['count']} held-out drawings")
         note(f"finds things in held-out scenes with a mAP50 of {judge.card['scenes']['map50']['value']:.3f}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCritic(Train):
+    """Train the critic that chooses among pictures, so that the judge may rate them. The result is OUT/critic (`--scorer OUT/critic`)."""
+
+    def run(self) -> int:
+        from ..evaluate.critic_recipe import CriticRecipe, train_critic
+
+        recipe = self.settled(CriticRecipe)
+        run = self.out / "run"
+        self.open_run(recipe, self.out / "critic", run)
+        critic = train_critic(Path(self.data), self.out / "critic", recipe, run, quiet=self.quiet)
+        print(self.out / "critic")
+        for kind, found in critic.card["held_out"].items():
+            if found["preferred"]["count"]:
+                note(f"prefers the true caption in {found['preferred']['value']:.1%} of {found['preferred']['count']} pairs of {kind}")
         return 0
 
 

@@ -7,7 +7,6 @@ own accuracy on held-out drawings travels with it (`Judge.card`), to be printed 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
@@ -19,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.config import from_dict, to_dict
-from ..core.errors import NonFiniteError, UsageError, WeightsError
-from ..core.files import read_tensors, sha256, verify, write_json, write_tensors
+from ..core.errors import WeightsError
 from .eyes import Eyes, Named, detections
 from .judge_net import JudgeConfig, JudgeNet, StyleNet
+from .kept import fetch, keep
 from .metrics.tasks import Detection
+from .pictures import checked
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,7 @@ class Judge:
         return images.to(self.net.log_scale.device, torch.float32).clamp(-1, 1)
 
     def _check(self, images: Tensor) -> None:
-        size = self.config.size
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-            raise UsageError(f"the judge was given pictures of shape {tuple(images.shape)}", f"(B, 3, {size}, {size}), values in [-1, 1]")
-        finite = images.isfinite().flatten(1).all(1)
-        if not finite.all():
-            bad = (~finite).nonzero().flatten().tolist()
-            raise NonFiniteError(f"{len(bad)} of {len(images)} pictures to judge hold NaN or infinity: rows {bad[:8]} ({images.dtype})")
+        checked(images, self.config.size, "the judge")
 
     def _resize(self, images: Tensor) -> Tensor:
         side = self.config.working
@@ -130,32 +124,17 @@ class Judge:
 
     def save(self, folder: Path) -> None:
         """Write `judge.safetensors` (fp16) and `judge.json` (labels, config, card, checksum) into `folder`."""
-        state = {f"{name}.{n}": t.detach().cpu() for name, net in self._nets().items() for n, t in net.state_dict().items()}
-        weights = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
-        path = folder / "judge.safetensors"
-        write_tensors(path, weights)
         content = {"config": to_dict(self.config), "card": self.card, "styles": list(self.styles), "concepts": list(self.concepts)}
-        write_json(folder / "judge.json", {"sha256": sha256(path), "eyes": self.eyes is not None, **content})
+        keep(folder, "judge", self._nets(), {"eyes": self.eyes is not None, **content})
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Judge:
         """The judge in `folder`, or the one that ships with sfumato. Raises `WeightsError` when a file is missing, damaged or misshapen."""
-        folder = Path(str(package_files("sfumato") / "assets" / "judge")) if folder is None else folder
-        path = folder / "judge.safetensors"
-        try:
-            content = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
+
+        def build(content: Mapping[str, Any]) -> Judge:
             config = from_dict(JudgeConfig, content["config"])
-            concepts, styles, card, expected, sees = (content[key] for key in ("concepts", "styles", "card", "sha256", "eyes"))
-        except FileNotFoundError as error:
-            raise WeightsError(f"no judge in {folder}: judge.json is missing", "train one: sfumato train judge") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"damaged file {folder / 'judge.json'}: {error!r}", "fetch it again, or sfumato train judge") from error
-        verify(path, expected)
-        net, styler = JudgeNet(config, len(concepts), len(styles)), StyleNet(config, len(styles))
-        judge = cls(net, styler, config, concepts, styles, card, Eyes() if sees else None)
-        try:
-            state = {n: t.float() if t.is_floating_point() else t for n, t in read_tensors(path).items()}
-            nn.ModuleDict(judge._nets()).load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise WeightsError(f"{path} does not fit its judge.json: {error}", "the two files must come from one judge") from error
-        return judge
+            concepts, styles = content["concepts"], content["styles"]
+            net, styler = JudgeNet(config, len(concepts), len(styles)), StyleNet(config, len(styles))
+            return cls(net, styler, config, concepts, styles, content["card"], Eyes() if content["eyes"] else None)
+
+        return fetch(Path(str(package_files("sfumato") / "assets" / "judge")) if folder is None else folder, "judge", build, Judge._nets)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.config import to_dict
 from ..core.errors import DataError
@@ -20,7 +20,7 @@ from ..data.restyle import coloured
 from ..data.sources import open_source
 from ..data.splits import Split
 from ..training.batches import Beside, Columns
-from ..training.loop import Run, TrainConfig, train
+from ..training.loop import TrainConfig, train
 from ..training.optimizers import OptimizerConfig
 from .cuts import Cuts
 from .eyes import Eyes
@@ -28,6 +28,7 @@ from .judge import Judge
 from .judge_card import measure, settle_chance
 from .judge_net import JudgeConfig, JudgeNet, StyleNet
 from .judge_task import JudgeTask, JudgeTaskConfig, StyleTask
+from .kept import settle
 from .lessons import COLOURS, Scenery, restyled, scenery
 from .locator import MOST, LocatorTask
 from .pictures import Pictures
@@ -98,15 +99,15 @@ def train_judge(data: Path, out: Path, recipe: JudgeRecipe, run: Path, more: Pat
     beside = {"train": Beside({"drawings": Columns(lessons.drawings, recipe.batch, seed), "things": things(lessons, recipe)})}
     told = torch.tensor([coloured(concept) for concept in lessons.concepts])
     task = JudgeTask(net, recipe.task, recipe.net.working, labels, told)
-    _settle(net, train(task, beside, recipe.train, run / "concept", quiet=quiet))
+    settle(net, train(task, beside, recipe.train, run / "concept", quiet=quiet))
     with torch.no_grad():
         net.names.copy_(net.embed_text(labels.to(net.names.device)).half())
     own = lessons.drawings["style"] < len(lessons.styles)
     drawings = {name: lessons.drawings[name][own] for name in ("images", "style")}
-    _settle(styler, train(StyleTask(styler), {"train": Columns(drawings, half, seed)}, recipe.style, run / "style", quiet=quiet))
+    settle(styler, train(StyleTask(styler), {"train": Columns(drawings, half, seed)}, recipe.style, run / "style", quiet=quiet))
     where = {"train": Columns(places(lessons.scenes), half, seed)}
-    _settle(eyes.locator, train(LocatorTask(eyes.locator), where, recipe.locate, run / "locate", quiet=quiet))
-    _settle(eyes.reader, train(ReaderTask(eyes.reader), {"train": Boards(64, seed)}, recipe.read, run / "read", quiet=quiet))
+    settle(eyes.locator, train(LocatorTask(eyes.locator), where, recipe.locate, run / "locate", quiet=quiet))
+    settle(eyes.reader, train(ReaderTask(eyes.reader), {"train": Boards(64, seed)}, recipe.read, run / "read", quiet=quiet))
     judge = Judge(net, styler, recipe.net, lessons.concepts, lessons.styles, {"recipe": to_dict(recipe)}, eyes)
     judge.card["trained_on"] = {"drawings": int(own.sum()), "drawings of other sets": int((~own).sum()), "scenes": len(lessons.scenes)}
     held_out = {split: _scenes(data, recipe, split) for split in ("validation", "test")}
@@ -205,14 +206,6 @@ def places(scenes: Scenery) -> dict[str, Tensor]:
 def may_train(pictures: Pictures, row: int) -> bool:
     """Whether weights that ship may have seen this drawing."""
     return pictures.split[row] == "train" and pictures.licence[row] in TRAINABLE
-
-
-def _settle(net: nn.Module, run: Run) -> None:
-    """Give `net` its averaged weights, through fp16 once, so that what is measured is what is saved."""
-    with run.averaged():
-        halved = {n: t.half().to(t.dtype) if t.is_floating_point() else t.clone() for n, t in net.state_dict().items()}
-    net.load_state_dict(halved)
-    net.eval()
 
 
 def caption_vectors(pictures: Pictures, rows: Any) -> Tensor:

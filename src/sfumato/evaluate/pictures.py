@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.errors import DataError, UnknownNameError
+from ..core.errors import DataError, NonFiniteError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from ..data.sources import Source
@@ -46,3 +46,19 @@ class Pictures:
     def unit(self, rows: Sequence[int]) -> Tensor:
         """(len(rows), 3, H, W) float in [-1, 1]."""
         return self.images[torch.tensor(rows, dtype=torch.long)].float() / 127.5 - 1.0
+
+
+def checked(images: Tensor, size: int, who: str) -> None:
+    """Raise `UsageError` unless images are (B, 3, size, size), `NonFiniteError` where they hold NaN or infinity; `who` looks at them."""
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+        raise UsageError(f"{who} was given pictures of shape {tuple(images.shape)}", f"(B, 3, {size}, {size}), values in [-1, 1]")
+    finite = images.isfinite().flatten(1).all(1)
+    if not finite.all():
+        bad = (~finite).nonzero().flatten().tolist()
+        raise NonFiniteError(f"{len(bad)} of {len(images)} pictures for {who} hold NaN or infinity: rows {bad[:8]} ({images.dtype})")
+
+
+def paired(images: Tensor, prompts: Sequence[str]) -> None:
+    """Raise `UsageError` unless there is one prompt for each picture."""
+    if len(images) != len(prompts):
+        raise UsageError(f"{len(images)} pictures and {len(prompts)} prompts to score", "one prompt for each picture")

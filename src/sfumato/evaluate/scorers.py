@@ -1,7 +1,8 @@
 """Scorers: how well each picture fits its prompt, as one number to rank by.
 
-The judge's cosine, that of any CLIP (HPSv2 and PickScore are CLIPs trained on people's choices), and ImageReward. A scorer that
-chose pictures must not be the one that rates them: `name` travels with every picture it chose.
+The critic's verdict, the judge's cosine, that of any CLIP (HPSv2 and PickScore are CLIPs trained on people's choices), and ImageReward.
+A scorer that chose pictures must not be the one that rates them: `name` travels with every picture it chose. The judge rates models, so
+the critic is who should choose.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.errors import UsageError, WeightsError
+from ..core.errors import WeightsError
 from ..core.files import read_tensors, sha256
 from ..core.pretrained import load_pretrained, load_tokenizer, require_safetensors
 from ..core.weights import read_json
 from ..pipelines.best_of import Scorer
+from .critic import Critic
 from .features import CLIP_LOOK, Preparation, chunks, clip_image, named_architecture, preparation
 from .judge import Judge
 from .metrics import alignment
+from .pictures import paired
 
 WANTED = (
     "a CLIPModel folder (config.json, model.safetensors, tokenizer.json and, best, preprocessor_config.json), of CLIP, HPSv2 or PickScore; "
@@ -32,12 +35,6 @@ WANTED = (
 )
 # ImageReward's own standardisation of its output, and how many tokens of a prompt it reads.
 REWARD_MEAN, REWARD_STD, REWARD_TOKENS = 0.16717362830052426, 1.0333394966054072, 35
-
-
-def paired(images: Tensor, prompts: Sequence[str]) -> None:
-    """Raise `UsageError` unless there is one prompt for each picture."""
-    if len(images) != len(prompts):
-        raise UsageError(f"{len(images)} pictures and {len(prompts)} prompts to score", "one prompt for each picture")
 
 
 class JudgeScorer:
@@ -101,12 +98,14 @@ class RewardScorer:
 
 
 def load_scorer(spec: str, device: torch.device | str = "cpu") -> Scorer:
-    """ "judge" (the one that ships), or the scorer in the folder `spec`: a judge's, a CLIPModel's, ImageReward's.
+    """ "critic" or "judge" (those that ship), or the scorer in the folder `spec`: a critic's, a judge's, a CLIPModel's, ImageReward's.
 
     Its name holds the first digits of its weights' sha256. Raises `WeightsError` naming what is missing and what to put where,
     `UnknownNameError` for another architecture.
     """
     folder = Path(spec)
+    if spec == "critic" or (folder / "critic.json").is_file():
+        return Critic.load(None if spec == "critic" else folder, device)
     if spec == "judge" or (folder / "judge.json").is_file():
         home = Path(str(package_files("sfumato") / "assets" / "judge")) if spec == "judge" else folder
         return JudgeScorer(Judge.load(home), f"{home.name} ({sha256(home / 'judge.safetensors')[:12]})")
