@@ -18,7 +18,7 @@ from sfumato.core.call import Call
 from sfumato.core.conditions import Conditions
 from sfumato.core.program import Network
 from sfumato.core.state import Out, Stream
-from sfumato.surgery import Lora, adapters
+from sfumato.surgery import Delta, Lora, adapters, fresh
 
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "flux": ("FluxTransformer2DModel", FLUX, (8, 8)),
@@ -131,3 +131,14 @@ def dense(theirs: nn.Module, changes: Mapping[str, Tensor]) -> nn.Module:
             weight = changed.get_submodule(name).weight
             weight.copy_((weight.double() + change.double()).to(weight.dtype))
     return changed
+
+
+def alive(net: nn.Module, seed: int = 0) -> Lora:
+    """A LoRA on every Linear, with matrices of their own, ranks and alphas that differ."""
+    lora = fresh(net, 2, roles=tuple({m.role for m in net.modules() if hasattr(m, "role")}), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    deltas = {
+        n: Delta(d.down.detach(), 0.2 * torch.randn(d.up.shape, generator=generator), 1.0 + i % 4)
+        for i, (n, d) in enumerate(lora.deltas.items())
+    }
+    return Lora(deltas, 0.7)

@@ -13,12 +13,12 @@ import torch
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
 from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 from tests.backbones.test_checkpoints import error
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfumato.backbones import backbones
-from sfumato.surgery import Delta, Lora, fresh, load_lora, save_lora
+from sfumato.surgery import load_lora, save_lora
 
-from .lora_cases import CASES, Low, Pair, answers, dense, pair, random_loras, shapes_of, write
+from .lora_cases import CASES, Low, Pair, alive, answers, dense, pair, random_loras, shapes_of, write
 
 NAMINGS = ("diffusers", "diffusers, older", "PEFT", "kohya, diffusers' modules", "ai-toolkit")
 
@@ -164,17 +164,6 @@ def test_names_of_the_first_release(case: str, naming: str, tmp_path: Path) -> N
     ours, expected = answers(both, [lora], dense(both.theirs, changes))
     assert error(ours, expected) <= 1e-5
     assert error(*answers(both, [], dense(both.theirs, changes))) > 1e-2
-
-
-def alive(net: nn.Module, seed: int = 0) -> Lora:
-    """A LoRA on every Linear, with matrices of their own, ranks and alphas that differ."""
-    lora = fresh(net, 2, roles=tuple({m.role for m in net.modules() if hasattr(m, "role")}), seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    deltas = {
-        n: Delta(d.down.detach(), 0.2 * torch.randn(d.up.shape, generator=generator), 1.0 + i % 4)
-        for i, (n, d) in enumerate(lora.deltas.items())
-    }
-    return Lora(deltas, 0.7)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -132,8 +132,9 @@ def adapters(net: Network, loras: Iterable[Lora]) -> dict[str, Adapter]:
 
 
 def merge(net: Network, loras: Sequence[Lora]) -> Network:
-    """A network with `loras` folded into its weights, summed in fp32 and rounded once to the weights' type. `net` stays as it is: what no
-    LoRA touches is shared by both. Raises as `adapters` does, and `UsageError` for weights by row, which no single matrix has.
+    """A network with `loras` folded into its weights, summed in fp32 and rounded once to the weights' type. `net` stays as it is; frozen
+    weights that no LoRA touches lie in memory once for both. Raises as `adapters` does, and `UsageError` for weights by row, which no
+    single matrix has.
     """
     changes: dict[str, list[Tensor]] = {}
     linears = linears_of(net)
@@ -143,7 +144,8 @@ def merge(net: Network, loras: Sequence[Lora]) -> Network:
             raise UsageError("a LoRA with a weight for each row cannot be merged", "merge with one weight, or keep it on the Call")
         for name, delta in lora.deltas.items() if lora.weight else ():
             changes.setdefault(name, []).append(lora.weight * delta.matrix())
-    merged = copy.deepcopy(net, {id(p): p for p in net.parameters()})
+    # Parameters of its own even where the memory is shared: casting or moving one network must not cast or move the other.
+    merged = copy.deepcopy(net, {id(p): nn.Parameter(p.detach(), False) for p in net.parameters() if not p.requires_grad})
     for name, parts in changes.items():
         old = linears[name].weight.detach()
         new = sum(parts, old.float()).to(old.dtype)

@@ -7,7 +7,7 @@ key is ignored: it acts, or it is reported, or the file is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,12 +25,23 @@ from .lora_report import Match, Report
 
 @dataclass
 class Module:
-    """What a file holds for one of its modules: tensors by part, and the keys they stand under."""
+    """What a file holds for one of its modules: tensors by part, the keys they stand under, and `why` it is refused, if it is."""
 
+    name: str
     key: Key
     parts: dict[str, Tensor] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
     why: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module of a file acts: the rule of its name, our Linears behind it, and whose names it is among."""
+
+    module: Module
+    ours: tuple[str, ...]
+    rule: Rule
+    layouts: frozenset[str]
 
 
 def load_lora(path: str | Path, net: Network, weight: Weight = 1.0, partial: bool = False) -> Lora:
@@ -39,87 +50,88 @@ def load_lora(path: str | Path, net: Network, weight: Weight = 1.0, partial: boo
     partial: load what fits and leave the rest to the report, instead of refusing the file. Raises `WeightsError`: a pickled, damaged,
     misshapen or non-finite file; one that acts on nothing here (its likely family is named); keys that act on nothing, unless `partial`.
     """
-    lora, strangers = _resolved(path, net)
-    report = lora.report
-    assert report is not None
-    lines = "\n  ".join(report.reasons())
-    if not report.matched:
-        family = likely_family(strangers) if strangers else ""
-        why = f": its names are those of {family}" if family else ""
-        raise WeightsError(f"{report.file} changes nothing in this {report.family}{why}", lines)
-    if report.extra and not partial:
+    raw, names = read_raw(path), Names(net)
+    found, refused = _places(_modules(raw), names)
+    extra = {key: why for module, why in refused for key in module.keys}
+    deltas: dict[str, Delta] = {}
+    matched: list[Match] = []
+    _refuse_foreign(raw, names.family, len(found), refused)
+    for place in found:
+        whole = _delta(place.module, raw)
+        _check_shape(place, whole, names, raw.path)
+        if twice := [n for n in place.ours if n in deltas]:
+            raise WeightsError(f"{raw.path} changes {twice[0]} twice, the second time as {place.module.name}", "once is what a file may")
+        deltas |= dict(zip(place.ours, _split(place.rule, whole), strict=True))
+        matched.append(Match(place.module.key.module, place.ours, whole.rank, whole.alpha))
+    missing = tuple(n for n in names.linears if n not in deltas)
+    naming = naming_of((place.module.key, place.layouts) for place in found)
+    report = Report(raw.path, names.family, naming, tuple(matched), missing, extra)
+    if extra and not partial:
         raise WeightsError(
-            f"{len(report.extra)} keys of {report.file} act on nothing in this {report.family}",
-            f"{lines}\n  load the rest alone with partial=True (--lora-partial)",
+            f"{len(extra)} keys of {raw.path} act on nothing in this {names.family}",
+            "\n  ".join([*report.reasons(), "load the rest alone with partial=True (--lora-partial)"]),
         )
-    return lora.at(weight)
+    return Lora(deltas, weight, Source(raw.path, sha256(raw.file)), report)
 
 
 def examine(path: str | Path, net: Network) -> Report:
-    """What is in a LoRA file and what of it acts on `net`, which may be on meta. Raises `WeightsError` as `load_lora` does for files that
-    cannot be read; one that does not fit is reported.
+    """What is in a LoRA file and what of it acts on `net`, which may be on meta. Raises `WeightsError` as `load_lora` does, except for
+    keys that act on nothing: those are reported.
     """
-    report = _resolved(path, net)[0].report
+    report = load_lora(path, net, partial=True).report
     assert report is not None
     return report
 
 
-def _resolved(path: str | Path, net: Network) -> tuple[Lora, list[str]]:
-    """The LoRA with its report, matched or not, and the modules whose names this network does not know."""
-    raw, names = read_raw(path), Names(net)
-    matched: list[Match] = []
-    deltas: dict[str, Delta] = {}
-    extra: dict[str, str] = {}
-    namings: list[tuple[Key, frozenset[str]]] = []
-    strangers: list[str] = []
-    for name, module in _modules(raw).items():
+def _places(modules: Iterable[Module], names: Names) -> tuple[list[Place], list[tuple[Module, str]]]:
+    """Where each module of a file acts, and those that act nowhere, with the reason."""
+    places: list[Place] = []
+    refused: list[tuple[Module, str]] = []
+    for module in modules:
         found = names.find(module.key.module)
         ours = None if found is None else names.ours(found[1])
-        why = module.why or _why_not(module.key, found is not None, ours is not None, names.family)
-        if why or found is None or ours is None:
-            extra |= dict.fromkeys(module.keys, why)
-            strangers += [] if found or module.key.of_text else [module.key.module]
-            continue
-        layouts, rule = found
-        whole = _delta(name, module, raw)
-        if twice := [n for n in ours if n in deltas]:
-            raise WeightsError(f"{raw.path} changes {twice[0]} twice, the second time as {name}", "a file names each module once")
-        _check_shape(name, whole, rule, ours, names, raw.path)
-        deltas |= dict(zip(ours, _split(rule, whole), strict=True))
-        matched.append(Match(module.key.module, ours, whole.rank, whole.alpha))
-        namings.append((module.key, layouts))
-    missing = tuple(n for n in names.linears if n not in deltas)
-    report = Report(raw.path, names.family, naming_of(namings), tuple(matched), missing, extra)
-    source = Source(raw.path, sha256(raw.file))
-    return Lora(deltas, source=source, report=report), strangers
+        if module.why or module.key.of_text:
+            refused.append((module, module.why or "a text encoder's; only the network is adapted here"))
+        elif found is None:
+            refused.append((module, f"no module of this {names.family} has that name"))
+        elif ours is None:
+            refused.append((module, f"a module that is no Linear in this {names.family}; only Linears are adapted here"))
+        else:
+            places.append(Place(module, ours, found[1], found[0]))
+    return places, refused
 
 
-def _modules(raw: Raw) -> dict[str, Module]:
+def _refuse_foreign(raw: Raw, family: str, found: int, refused: Sequence[tuple[Module, str]]) -> None:
+    """Raise `WeightsError` for a file with nothing for this network, or with more that another family has names for: some names (a last
+    projection's, say) are those of many.
+    """
+    strangers = [module.key.module for module, _ in refused if not module.why and not module.key.of_text]
+    likely = likely_family(strangers) if len(strangers) > found else ""
+    if found and likely in ("", f"a {family}"):
+        return
+    why = f": its names are those of {likely}" if likely else ""
+    report = Report(raw.path, family, "", (), (), {key: reason for module, reason in refused for key in module.keys})
+    raise WeightsError(f"{raw.path} is no LoRA for this {family}{why}", "\n  ".join(report.reasons()))
+
+
+def _modules(raw: Raw) -> Collection[Module]:
     """A file's keys, put together by module; a module with a part that no LoRA has is marked with the reason."""
     found: dict[str, Module] = {}
     for name, tensor in raw.tensors.items():
         key = parse(name)
-        module = found.setdefault(key.prefix + key.module, Module(key))
+        module = found.setdefault(key.prefix + key.module, Module(key.prefix + key.module, key))
         if key.part in module.parts:
             raise WeightsError(f"{raw.path} holds two adapters: {name} comes twice but for the adapter's name", "save them one by one")
         module.keys.append(name)
         module.why = module.why or key.why
         if key.part:
             module.parts[key.part] = tensor
-    return found
+    return found.values()
 
 
-def _why_not(key: Key, known: bool, linear: bool, family: str) -> str:
-    """Why a module of a file acts on nothing; "" when it does act."""
-    if key.of_text:
-        return "a text encoder's; only the network is adapted here"
-    if not known:
-        return f"no module of this {family} has that name"
-    return "" if linear else f"a module that is no Linear in this {family}; only Linears are adapted here"
-
-
-def _delta(name: str, module: Module, raw: Raw) -> Delta:
+def _delta(module: Module, raw: Raw) -> Delta:
     """The whole module's change. Raises `WeightsError` naming what is missing, misshapen or not finite."""
+    name = module.name
     if absent := [part for part in ("down", "up") if part not in module.parts]:
         raise WeightsError(f"damaged file {raw.path}: {name} lacks its {absent[0]} matrix", f"it has only {', '.join(module.keys)}")
     # Some write a Linear's matrices as 1 x 1 convolutions.
@@ -140,12 +152,12 @@ def _number(name: str, alpha: Tensor, path: str) -> float:
     return float(alpha)
 
 
-def _check_shape(name: str, delta: Delta, rule: Rule, ours: Sequence[str], names: Names, path: str) -> None:
-    ins, outs = ([getattr(names.linears[n], side) for n in ours] for side in ("in_features", "out_features"))
-    wanted = (ins[0], sum(outs)) if rule.dim == 0 else (sum(ins), outs[0])
+def _check_shape(place: Place, delta: Delta, names: Names, path: str) -> None:
+    ins, outs = ([getattr(names.linears[n], side) for n in place.ours] for side in ("in_features", "out_features"))
+    wanted = (ins[0], sum(outs)) if place.rule.dim == 0 else (sum(ins), outs[0])
     if (delta.down.shape[1], delta.up.shape[0]) != wanted:
         raise WeightsError(
-            f"{path} is for a {names.family} of another size: {name} is {delta.down.shape[1]} -> {delta.up.shape[0]}",
+            f"{path} is for a {names.family} of another size: {place.module.name} is {delta.down.shape[1]} -> {delta.up.shape[0]}",
             f"in this one it is {wanted[0]} -> {wanted[1]}",
         )
 
