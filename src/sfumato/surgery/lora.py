@@ -89,6 +89,11 @@ class Lora:
 
         return replace(self, deltas={n: replace(d, down=move(d.down), up=move(d.up)) for n, d in self.deltas.items()})
 
+    def record(self) -> dict[str, Any]:
+        """What a picture must know to be drawn with it again; path and checksum are empty for one that came from no file."""
+        source = self.source or Source("", "")
+        return {"path": source.path, "sha256": source.sha256, "weight": self.weight}
+
     def parameters(self) -> list[Tensor]:
         """Every A and B, for an optimizer; those that several Linears share stand there once."""
         return list({id(x): x for d in self.deltas.values() for x in (d.down, d.up)}.values())

@@ -42,7 +42,7 @@ class Raw:
 
 def read_raw(path: str | Path) -> Raw:
     """Read a file or a folder with one. Raises `WeightsError`: missing, pickled, damaged, or a config that is not a plain LoRA's."""
-    file = _file(Path(path))
+    file = file_of(path)
     if not file.is_file():
         raise WeightsError(f"there is no LoRA file {path}", "name a .safetensors file, or a folder that PEFT or diffusers saved one in")
     if file.suffix in PICKLES:
@@ -53,7 +53,9 @@ def read_raw(path: str | Path) -> Raw:
     return Raw(str(path), file, tensors, _config(file))
 
 
-def _file(path: Path) -> Path:
+def file_of(path: str | Path) -> Path:
+    """The file itself, or the one in a folder of PEFT's or diffusers'. Raises `WeightsError` for a folder without one or with several."""
+    path = Path(path)
     if not path.is_dir():
         return path
     inside = sorted(path.glob("*.safetensors"))
