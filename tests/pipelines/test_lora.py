@@ -63,6 +63,15 @@ def test_each_picture_has_its_own_weight(pipe: TextToImage, guidance: float) -> 
         pipe(PROMPT, num=3, loras=[lora.at((0.0, 0.5))])
 
 
+def test_lanes_stay_one_batch(pipe: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guidance with a LoRA costs no second evaluation, unless something asks for its lane."""
+    seen: list[int] = []
+    forward = type(pipe.denoiser.net).forward
+    monkeypatch.setattr(type(pipe.denoiser.net), "forward", lambda *asked: seen.append(len(asked[1]["image"].x)) or forward(*asked))
+    pipe(PROMPT, num=2, steps=2, loras=[alive(pipe).at((0.5, 1.0))])
+    assert seen == [4, 4]
+
+
 def test_another_networks_lora_is_refused(pipe: TextToImage, tmp_path: Path) -> None:
     from tests.builders import mmdit
 

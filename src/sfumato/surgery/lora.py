@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -104,15 +104,18 @@ class LoraAdapter:
     """All LoRAs of one Linear. parts: each with its factor weight * alpha / rank, a number or (B,) numbers for the rows."""
 
     parts: tuple[tuple[Delta, float | Tensor], ...]
+    laneless: ClassVar[bool] = True
 
     def __call__(self, linear: Any, x: Tensor, base: Callable[[Tensor], Tensor], call: Call) -> Tensor:
         y = base(x)
         for delta, factor in self.parts:
             change = product(product(x, delta.down.to(x.dtype)), delta.up.to(x.dtype))
             if isinstance(factor, Tensor):
-                if len(factor) != len(x):
-                    raise UsageError(f"a LoRA has {len(factor)} weights for {len(x)} rows", "one weight, or one for each row")
-                factor = factor.to(change).view(-1, *[1] * (change.ndim - 1))
+                # Lanes that run together follow one another, each with all of the rows.
+                lanes = max(1, len(call.together))
+                if lanes * len(factor) != len(x):
+                    raise UsageError(f"a LoRA has {len(factor)} weights for {len(x) // lanes} rows", "one weight, or one for each row")
+                factor = factor.to(change).repeat(lanes).view(-1, *[1] * (change.ndim - 1))
             y = y + factor * change
         return y
 
