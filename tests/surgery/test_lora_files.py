@@ -168,6 +168,9 @@ def test_what_cannot_be_read(file: Path, tmp_path: Path) -> None:
         ({"peft_type": "LOHA"}, "an adapter of another kind"),
         ({"use_dora": True}, "DoRA, which also rescales"),
         ({"fan_in_fan_out": True}, "transposed"),
+        ({"lora_alpha": "8"}, "its alphas are"),
+        ({"lora_alpha": 8, "alpha_pattern": {"to_(": 4}}, "regular expressions"),
+        ({"alpha_pattern": [3]}, "its alphas are"),
         ([], "an object is needed"),
     ],
 )
@@ -223,9 +226,7 @@ def test_no_two_modules_share_a_name(family: str) -> None:
 
 ENDS = {"lora_A.weight": "down", "lora_B.weight": "up", "lora_A.style.weight": "down", "lora_up.weight": "up", "lora.down.weight": "down",
         "alpha": "alpha"}  # fmt: skip
-MODULES = {
-    family: [(r, weight_of(r.theirs)) for rules in Names(tiny(family)).layouts.values() for r in rules] for family in ("Flux", "PixArt")
-}
+MODULES = {family: [(r, weight_of(r.theirs)) for rules in Names(tiny(family)).layouts.values() for r in rules] for family in backbones}
 KNOWN = {family: Names(tiny(family)) for family in MODULES}
 
 

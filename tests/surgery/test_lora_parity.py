@@ -203,6 +203,9 @@ def test_saved_and_loaded_on_every_family(family: str, tmp_path: Path) -> None:
     assert again.report is not None and not again.report.missing and not again.report.extra
     for name, delta in lora.deltas.items():
         assert error(again.deltas[name].matrix(), 0.7 * delta.matrix()) <= 1e-6, name
+    halved = load_lora(save_lora(lora.to(dtype=torch.bfloat16), net, tmp_path / "half.safetensors"), net)
+    for name, delta in lora.to(dtype=torch.bfloat16).deltas.items():
+        assert error(halved.deltas[name].matrix(), 0.7 * delta.matrix()) <= 1e-6, name
     # What is split from one of their modules joins to one of the same rank.
     third = load_lora(save_lora(again, net, tmp_path / "b.safetensors"), net)
     assert [(m.module, m.rank) for m in third.report.matched] == [(m.module, m.rank) for m in again.report.matched]

@@ -151,7 +151,7 @@ def merge(net: Network, loras: Sequence[Lora]) -> Network:
         if isinstance(lora.weight, tuple):
             raise UsageError("a LoRA with a weight for each row cannot be merged", "merge with one weight, or keep it on the Call")
         for name, delta in lora.deltas.items() if lora.weight else ():
-            changes.setdefault(name, []).append(lora.weight * delta.matrix())
+            changes.setdefault(name, []).append(lora.weight * delta.matrix().detach().to(linears[name].weight.device))
     # Parameters of its own even where the memory is shared: casting or moving one network must not cast or move the other.
     merged = copy.deepcopy(net, {id(p): nn.Parameter(p.detach(), False) for p in net.parameters() if not p.requires_grad})
     for name, parts in changes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,7 +92,20 @@ def _config(file: Path) -> dict[str, Any]:
     ):
         if config.get(name) not in plain:
             raise WeightsError(f"{file} is {what} ({name} is {config[name]!r})", "plain LoRA is what is computed here")
+    patterns = config.get("alpha_pattern") or {}
+    alphas = [config.get("lora_alpha", 0), *(patterns.values() if isinstance(patterns, dict) else "?")]
+    if not all(isinstance(alpha, int | float) and math.isfinite(alpha) for alpha in alphas) or not all(map(_is_pattern, patterns)):
+        raise WeightsError(
+            f"damaged config of {file}: its alphas are {alphas}", "a finite number each, by patterns that are regular expressions"
+        )
     return config
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        return re.compile(text) is not None
+    except re.error:
+        return False
 
 
 def _header(file: Path) -> dict[str, str]:

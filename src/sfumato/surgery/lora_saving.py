@@ -13,6 +13,7 @@ from ..backbones.checkpoints import Rule
 from ..core.errors import UsageError
 from ..core.files import refuse_overwrite, write_tensors
 from ..core.program import Network
+from ..nn.linear import Linear
 from .lora import Delta, Lora, check_fit
 from .lora_names import Names, weight_of
 
@@ -30,13 +31,14 @@ def save_lora(lora: Lora, net: Network, path: str | Path, overwrite: bool = Fals
         raise UsageError(f"{path} is no .safetensors file", f"{path.with_suffix('.safetensors')}")
     refuse_overwrite(path, overwrite)
     check_fit(lora, names.linears)
-    folded = {n: replace(d, up=d.up * (d.scale * lora.weight), alpha=float(d.rank)) for n, d in lora.deltas.items()}
+    folded = {n: replace(d, up=_scaled(d.up, d.scale * lora.weight)) for n, d in lora.to("cpu").deltas.items()}
     tensors: dict[str, Tensor] = {}
     for rule in names.writing():
         ours = names.ours(rule) or ()
         if not any(n in folded for n in ours):
             continue
-        parts = [folded.get(n, _nothing(names.linears[n].in_features, names.linears[n].out_features)) for n in ours]
+        like = next(folded[n].up for n in ours if n in folded)
+        parts = [folded.get(n) or _nothing(names.linears[n], like) for n in ours]
         down, up = _joined(rule, parts)
         tensors |= {f"transformer.{weight_of(rule.theirs)}.lora_{part}.weight": x for part, x in (("A", down), ("B", up))}
     write_tensors(path, tensors)
@@ -67,6 +69,13 @@ def _placed(x: Tensor, end: int, total: int, dim: int) -> Tensor:
     return placed
 
 
-def _nothing(ins: int, outs: int) -> Delta:
+def _scaled(up: Tensor, factor: float) -> Tensor:
+    """B times a number, in its own type where that is exact (a power of two, mostly) and in fp32 where it would be rounded."""
+    exact = up.detach().double() * factor
+    own = exact.to(up.dtype)
+    return own if torch.equal(own.double(), exact) else exact.float()
+
+
+def _nothing(linear: Linear, like: Tensor) -> Delta:
     """A change of rank 0."""
-    return Delta(torch.zeros(0, ins), torch.zeros(outs, 0), 0.0)
+    return Delta(like.new_zeros(0, linear.in_features), like.new_zeros(linear.out_features, 0), 0.0)
