@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SHOWN = 24  # kinds of modules; FLUX has 31
+SHOWN = 24  # kinds of modules
 
 
 @dataclass(frozen=True)
