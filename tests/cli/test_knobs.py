@@ -27,6 +27,7 @@ from sfumato.core.errors import ConfigError, SfumatoError
 from sfumato.evaluate.critic_recipe import CriticRecipe
 from sfumato.pipelines import Defaults, TextToImage, load
 from sfumato.pipelines.text_to_image import Draw
+from sfumato.surgery import fresh
 from sfumato.training.loop import TrainConfig
 from sfumato.training.optimizers import OptimizerConfig, build
 from sfumato.training.recipes import CodecRecipe, ModelRecipe
@@ -77,6 +78,8 @@ GENERATE = {
     "batch": Knob(("--batch", "2", "--num", "2"), lambda plain, turned: [x["frame"][0] for x in turned.lines] == [2, 2]),
     "best_of": Knob(("--best-of", "4", "--scorer", "eye"), lambda plain, turned: turned.lines[0]["chosen"]["of"] == 4),
     "scorer": Knob(("--scorer", "judge"), refused("has nothing to choose from")),
+    "lora": Knob(("--lora", "style.safetensors:0.5"), redrawn("loras")),
+    "lora_partial": Knob(("--lora-partial",), refused("none was named")),
     "out": Knob((), lambda plain, turned: plain.lines[0]["path"] != turned.lines[0]["path"]),
     "sheet": Knob(("--sheet", "all.png"), lambda plain, turned: Path("all.png").is_file()),
     "again": Knob(("--again", "x.png"), refused("takes no a prompt")),
@@ -91,6 +94,7 @@ def test_every_option_of_generate(cli: Cli, model: Path) -> None:
     assert set(GENERATE) == {f.name for f in fields(Generate)}
     Path("more.txt").write_text("a bird")
     small_judge().save(Path("eye"))
+    style(model)
     plain = cli("generate", "a cat", *PLAIN, "plain", "--model", model)
     assert plain.code == 0
     for name, knob in GENERATE.items():
@@ -99,6 +103,15 @@ def test_every_option_of_generate(cli: Cli, model: Path) -> None:
         assert knob.bites(plain, turned), (name, turned)
     assert cli("generate", "a cat", *PLAIN, "plain", "--model", model).code == 1  # what --overwrite is for
     assert cli("generate", "a cat", *PLAIN, "plain", "--model", model, "--overwrite").code == 0
+
+
+def style(model: Path) -> None:
+    """style.safetensors, a LoRA of the model."""
+    pipe = load(model)
+    lora = fresh(pipe.denoiser.net, 2)
+    for delta in lora.deltas.values():
+        torch.nn.init.normal_(delta.up, std=0.3)
+    pipe.save_lora(lora, "style.safetensors")
 
 
 def test_quiet_hides_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +200,11 @@ def _known_elsewhere(kind: type, name: str) -> bool:
 
 # Fields that other files test: name the test there.
 OTHER_TESTS: dict[str, dict[str, str]] = {
-    "Draw": {"policies": "tests/contract", "frame": "test_generate.py::test_again_is_bit_for_bit_even_out_of_a_batch"},
+    "Draw": {
+        "policies": "tests/contract",
+        "loras": "tests/pipelines/test_lora.py",
+        "frame": "test_generate.py::test_again_is_bit_for_bit_even_out_of_a_batch",
+    },
     "TrainConfig": dict.fromkeys(
         ("accumulate", "clip", "ema", "precision", "device", "log_every", "sample_every", "checkpoint_seconds"), "tests/training"
     ),
@@ -380,6 +397,7 @@ def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch:
 HEAT, TIME = ("--heatmap", "a cat"), ("--profile", "--steps", "1")
 # Option -> (the command it turns, the words that turn it, how it shows in the numbers printed; None: they differ).
 INSPECT: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[Ran, Ran], bool] | None]] = {
+    "against": ((), ("--against", "nowhere"), refused("--overwrite means nothing to the LoRA")),
     "heatmap": (HEAT, ("--heatmap", "a dog"), None),
     "profile": ((), ("--profile",), lambda plain, turned: "shares" in turned.lines[0]),
     "steps": (HEAT, ("--steps", "3"), None),

@@ -18,7 +18,7 @@ from tyro import conf
 
 from ..core.errors import CancelledError, SfumatoError, UsageError
 from ..core.files import write_with
-from . import png
+from . import loras, png
 from .jobs import Job, Settings, batches, check, given, is_png, plan, refuse_existing, requests
 from .redraw import load_pipeline, same_pixels, same_weights, threads, where
 from .verb import DtypeName, Verb, make_folder, note, parse_size, pick_device, progress_bars, unset
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..pipelines.best_of import BestOf, Scorer
     from ..pipelines.text_to_image import Pictures, TextToImage
     from ..sampling.loop import OnStep
+    from ..surgery import Lora
 
 MODEL = "emoji-mmdit"
 LARGEST_AUTOMATIC_SHEET = 256
@@ -72,6 +73,10 @@ class Generate(Verb):
     # Who chooses: judge, critic (leaves the rating to the judge), or the folder of either, a CLIP (HPSv2 and PickScore are CLIPs) or
     # ImageReward.
     scorer: Annotated[str | None, unset("judge", "NAME|FOLDER")] = None
+    # A LoRA: a .safetensors file or a folder with one, and how strongly it acts (1 = as trained). Repeat it for several.
+    lora: Annotated[conf.UseAppendAction[tuple[str, ...]], unset("none", "FILE[:WEIGHT]")] = ()
+    # Of a LoRA, use what fits the model and name the rest, instead of refusing it.
+    lora_partial: bool = False
     # A folder, or a .png file for a single picture.
     out: Annotated[Path | None, unset("out")] = None
     # All pictures in one .png file.
@@ -97,6 +102,9 @@ class Generate(Verb):
             raise UsageError(f"best-of is {self.best_of}", "at least 1 candidate of each picture")
         if self.scorer is not None and (self.best_of or 1) == 1:
             raise UsageError(f"the scorer {self.scorer!r} has nothing to choose from", "--best-of 4, say")
+        if self.lora_partial and not self.lora:
+            raise UsageError("--lora-partial says how to load a LoRA, and none was named", "--lora FILE.safetensors")
+        wanted = loras.parse(self.lora)
         out = self.out or Path("out")
         asked = requests(self.prompt, self.prompts, settings, self.seed or 0)
         jobs = plan(asked, 1 if self.num is None else self.num, out)
@@ -114,13 +122,14 @@ class Generate(Verb):
         pipe = load_pipeline(self.model or MODEL, device, self.dtype)
         for size in {job.settings.size or pipe.defaults.size for job in jobs}:
             pipe.possible_size(size)
+        adapted = loras.load(wanted, pipe, self.lora_partial)
         largest = self.batch or (1 if device == "cpu" else 8)
         if scorer is None:
-            self._draw(jobs, lambda on_step: _plain(pipe, jobs, largest, on_step))
+            self._draw(jobs, lambda on_step: _plain(pipe, jobs, largest, adapted, on_step))
         else:
             best = BestOf(pipe, scorer, self.best_of or 1, largest)
             note(f"the best of {best.count} is chosen by {scorer.name}; let another scorer rate these pictures")
-            self._draw(jobs, lambda on_step: _chosen(best, jobs, on_step))
+            self._draw(jobs, lambda on_step: _chosen(best, jobs, adapted, on_step))
         if sheet:
             self._save_sheet(jobs, sheet)
         return 0
@@ -182,15 +191,17 @@ class Generate(Verb):
         settings = Settings(record.negative, record.steps, record.guidance, record.solver, record.size, record.shift)
         check(settings, str(picture))
         make_folder(target.parent)
+        loras.check(record.loras, picture)
         model, device = self.model or where(record.model), self.device or pick_device(record.device)
         pipe = load_pipeline(model, device, self.dtype or record.dtype)
         same_weights(record.model, pipe, picture)
         pipe.possible_size(record.size)
+        adapted = loras.again(record.loras, pipe, picture)
         started = time.monotonic()
         with progress_bars(self.quiet, steps=1) as update, threads(record.machine.threads):
             machine = png.Machine.here()
             job = Job(record.prompt, record.seed, settings, target)
-            pictures = _pictures(pipe, [job], lambda step: update("steps", step.index, step.total), record.frame)
+            pictures = _pictures(pipe, [job], adapted, lambda step: update("steps", step.index, step.total), record.frame)
             made = _record(pictures, 0, model, machine, record.chosen)
             png.save(pictures[0], made, target)
         same = same_pixels(picture, pictures[0])
@@ -218,18 +229,18 @@ class Drawn:
     chosen: png.Chosen | None = None
 
 
-def _plain(pipe: TextToImage, jobs: Sequence[Job], largest: int, on_step: OnStep) -> Iterator[Drawn]:
+def _plain(pipe: TextToImage, jobs: Sequence[Job], largest: int, adapted: Sequence[Lora], on_step: OnStep) -> Iterator[Drawn]:
     for batch in batches(jobs, largest):
         started = time.monotonic()
-        pictures = _pictures(pipe, batch, on_step)
+        pictures = _pictures(pipe, batch, adapted, on_step)
         yield Drawn(batch, pictures, time.monotonic() - started)
 
 
-def _chosen(best: BestOf, jobs: Sequence[Job], on_step: OnStep) -> Iterator[Drawn]:
+def _chosen(best: BestOf, jobs: Sequence[Job], adapted: Sequence[Lora], on_step: OnStep) -> Iterator[Drawn]:
     for job in jobs:
         started = time.monotonic()
         with _memory(best.batch, best.pipe):
-            (found,) = best([job.prompt], [job.seed], on_step=on_step, **given(job.settings))
+            (found,) = best([job.prompt], [job.seed], on_step=on_step, loras=adapted, **given(job.settings))
         why = png.Chosen(found.scorer, found.scores[found.winner], best.count, job.seed)
         yield Drawn([job], found.pictures, time.monotonic() - started, why)
 
@@ -252,15 +263,20 @@ def _record(pictures: Pictures, row: int, model: str, machine: png.Machine, chos
         frame=pictures.frames[row],
         machine=machine,
         chosen=chosen,
+        loras=tuple(png.LoraId(**lora) for lora in made["loras"]),
         **values,
     )
 
 
-def _pictures(pipe: TextToImage, batch: Sequence[Job], on_step: OnStep, frame: tuple[int, int, int] | None = None) -> Pictures:
+def _pictures(
+    pipe: TextToImage, batch: Sequence[Job], adapted: Sequence[Lora], on_step: OnStep, frame: tuple[int, int, int] | None = None
+) -> Pictures:
     """Draw one batch."""
     options: dict[str, Any] = dict(given(batch[0].settings))
     with _memory(len(batch), pipe):
-        return pipe([job.prompt for job in batch], seeds=[job.seed for job in batch], frame=frame, on_step=on_step, **options)
+        return pipe(
+            [job.prompt for job in batch], seeds=[job.seed for job in batch], loras=adapted, frame=frame, on_step=on_step, **options
+        )
 
 
 @contextmanager

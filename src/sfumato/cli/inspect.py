@@ -1,4 +1,4 @@
-"""`sfumato inspect`: a model's anatomy, a profile of its work, or where it looked for each word of a prompt.
+"""`sfumato inspect`: a model's anatomy, a profile of its work, where it looked for each word of a prompt, or what a LoRA changes in it.
 
 Whatever can be refused is refused before a model is loaded; files are written whole or not at all, and never over others unasked.
 """
@@ -18,7 +18,7 @@ from tyro import conf
 
 from ..core.errors import UsageError
 from ..core.files import write_bytes, write_json, write_with
-from . import png
+from . import loras, png
 from .generate import MODEL
 from .jobs import EXAMPLE, Settings, check, given, is_png, refuse_existing, slug
 from .redraw import load_pipeline, same_pixels, same_weights, threads, where
@@ -36,6 +36,7 @@ TAKES: Mapping[str, frozenset[str]] = {
     "profile": frozenset({"profile", "steps", "size", "guidance", "seed"}),
     "heatmap": frozenset({"heatmap", "steps", "size", "guidance", "seed", "blocks"}),
     "heatmap of a picture": frozenset({"heatmap", "blocks"}),
+    "LoRA": frozenset({"model", "against", "json", "quiet", "debug"}),
 }
 ALL_TAKE = frozenset({"model", "out", "json", "overwrite", "device", "dtype", "quiet", "debug"})
 
@@ -43,11 +44,13 @@ ALL_TAKE = frozenset({"model", "out", "json", "overwrite", "device", "dtype", "q
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Verb):
     """Look inside a model. Alone: its anatomy, block by block. With --profile: where time, FLOPs and bytes of a picture go. With
-    --heatmap: where it looks for each word, as a page to explore, a sheet and numbers.
+    --heatmap: where it looks for each word, as a page to explore, a sheet and numbers. Of a LoRA file: what it changes in a model.
     """
 
-    # A shipped model's name or a pipeline folder.
-    model: Annotated[conf.Positional[str | None], unset(f"{MODEL}; with a picture, the model that drew it", "MODEL")] = None
+    # A shipped model's name or a pipeline folder, or a LoRA: a .safetensors file, or with --against a folder with one.
+    model: Annotated[conf.Positional[str | None], unset(f"{MODEL}; with a picture, the model that drew it", "MODEL|LORA")] = None
+    # The model that the LoRA is held against: a shipped name, a pipeline folder or a transformer's.
+    against: Annotated[str | None, unset(MODEL, "MODEL")] = None
     # A prompt to draw and watch, or a PNG that sfumato generate saved, which is drawn again and watched.
     heatmap: Annotated[str | None, unset("none", "PROMPT|PICTURE.png")] = None
     # Profile the drawing of a picture.
@@ -82,7 +85,23 @@ class Inspect(Verb):
             raise UsageError("--heatmap and --profile are two ways of looking", "one at a time")
         if self.heatmap is not None:
             return self._heatmap(self.heatmap)
-        return self._profile() if self.profile else self._anatomy()
+        if self.profile:
+            return self._profile()
+        lora = self.against is not None or Path(self.model or "").suffix == ".safetensors"
+        return self._lora() if lora else self._anatomy()
+
+    def _lora(self) -> int:
+        self._refuse_others("LoRA")
+        if self.model is None:
+            raise UsageError("--against needs a LoRA to hold against the model", "sfumato inspect FILE.safetensors --against MODEL")
+        from ..pipelines.folder import structure
+        from ..surgery import examine
+
+        report = examine(self.model, structure(self.against or MODEL))
+        print(json.dumps(report.record(), ensure_ascii=False) if self.json else report)
+        if report.extra:
+            note("sfumato generate refuses this LoRA; with --lora-partial it leaves out what acts on nothing")
+        return 1 if report.extra else 0
 
     def _anatomy(self) -> int:
         self._refuse_others("anatomy")
@@ -166,7 +185,8 @@ class Inspect(Verb):
         with ExitStack() as opened:
             update = opened.enter_context(progress_bars(self.quiet, steps=1))
             opened.enter_context(threads(record.machine.threads))
-            options: dict[str, Any] = {**given(settings), "seed": record.seed, "frame": record.frame}
+            adapted = loras.again(record.loras, pipe, picture)
+            options: dict[str, Any] = {**given(settings), "seed": record.seed, "frame": record.frame, "loras": adapted}
             watch: Callable[[Any], None] = lambda step: update("steps", step.index, step.total)  # noqa: E731
             found = heatmaps(pipe, record.prompt, blocks=self.blocks, row=record.frame[1], on_step=watch, **options)
         if not same_pixels(picture, found.picture):
@@ -201,7 +221,7 @@ class Inspect(Verb):
             print(path, flush=True)
 
     def _refuse_others(self, mode: str) -> None:
-        takes = TAKES[mode] | ALL_TAKE
+        takes = TAKES[mode] | (frozenset() if mode == "LoRA" else ALL_TAKE)
         refused = [f.name for f in fields(self) if f.name not in takes and getattr(self, f.name) not in (None, False)]
         if refused:
             named = ", ".join(f"--{name}" for name in refused)

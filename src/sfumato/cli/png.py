@@ -54,6 +54,15 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class LoraId:
+    """A LoRA that a picture was drawn with: the file as the user named it, its checksum, how strongly it acted."""
+
+    path: str
+    sha256: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class Record:
     """How one picture was made. `size`: (height, width).   frame: (rows, row, text tokens) of the batch it was drawn in.
 
@@ -75,6 +84,7 @@ class Record:
     machine: Machine
     sfumato: str = __version__
     chosen: Chosen | None = None
+    loras: tuple[LoraId, ...] = ()
 
 
 def save(picture: Image, record: Record, path: Path) -> None:

@@ -79,7 +79,7 @@ class Heatmaps:
             words.append(f'<button data-layer="{i}">{escape(word.text)}<small>{word.mass:.2%}</small>{bar}</button>')
             layers.append(f'<img id="layer{i}" alt="" src="{_inlined(_heat(word.grid, base.size))}">')
         settings = {"seed": self.pictures.seeds[0], **{k: v for k, v in self.pictures.settings.items() if k != "model"}}
-        facts = " · ".join(f"{name} {value}" for name, value in settings.items() if value != "")
+        facts = " · ".join(f"{name} {value}" for name, value in settings.items() if value not in ("", []))
         template = (resources.files(__package__) / "heatmaps.html").read_text(encoding="utf-8")
         filled = {
             "prompt": escape(self.pictures.prompts[0]),

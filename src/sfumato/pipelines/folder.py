@@ -24,13 +24,14 @@ import torch
 from torch import nn
 
 from ..backbones import backbones
-from ..backbones.checkpoints.folder import load_network
+from ..backbones.checkpoints.folder import empty_network, load_network
 from ..codecs.kl import KLCodec
 from ..core.conditions import Slot
 from ..core.config import from_dict, to_dict
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, OutputError, UnknownNameError, UsageError, WeightsError
 from ..core.files import read_tensors, refuse_overwrite, sha256, verify, write_json, write_tensors
+from ..core.program import Network
 from ..core.weights import WEIGHTS, assign_strictly, read_json
 from ..text import text_encoders
 from .text_to_image import Defaults, TextToImage
@@ -103,6 +104,17 @@ def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | N
             f"device {device!r} cannot be used: {str(error).splitlines()[0]}",
             "'cpu' always works; 'cuda' needs a GPU and a CUDA build of torch",
         ) from error
+
+
+def structure(name_or_dir: str | Path) -> Network:
+    """The network of a pipeline (a folder or a shipped name) or in a transformer's folder, on meta: its weights are not read.
+
+    Raises as `empty_network` does, `UnknownNameError` with the nearest names for a model that is not there.
+    """
+    folder = Path(name_or_dir)
+    if not (folder / "config.json").is_file():
+        folder = _find(name_or_dir) / "transformer"
+    return empty_network(folder)[0]
 
 
 def save(pipe: TextToImage, folder: str | Path, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:

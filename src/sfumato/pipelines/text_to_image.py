@@ -24,6 +24,8 @@ from ..sampling.loop import OnStep, draw
 from ..sampling.ode import DrawRequest, Ode
 from ..sampling.schedules import grid, resolution_shift
 from ..sampling.solvers import solvers
+from ..surgery import Lora, adapters, load_lora, merge, save_lora
+from ..surgery.lora import Weight
 from ..text.encoded import TextEncoder, TextStates
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ class Defaults:
 class Draw:
     """Settings of one call. `size` (height, width) in pixels; `shift` None = the model's own, scaled to the size.
 
-    `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes out bit for bit.
+    `loras` act as they are weighted.   `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes
+    out bit for bit.
     """
 
     steps: int
@@ -58,6 +61,7 @@ class Draw:
     size: tuple[int, int]
     shift: float | None = None
     policies: tuple[Policy, ...] = ()
+    loras: tuple[Lora, ...] = ()
     frame: tuple[int, int, int] | None = None
 
 
@@ -144,12 +148,15 @@ class TextToImage:
         size: tuple[int, int] | None = None,
         shift: float | None = None,
         policies: Sequence[Policy] = (),
+        loras: Sequence[Lora] = (),
         frame: tuple[int, int, int] | None = None,
         on_step: OnStep | None = None,
     ) -> Pictures:
         """Draw `num` pictures of each prompt as one batch; picture i of a prompt has seed `seed + i`, unless `seeds` gives one per picture.
+        `loras`: from `lora`; they add up, and a weight may be one number for each picture.
 
-        Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `NonFiniteError` where values stop being finite.
+        Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
+        `NonFiniteError` where values stop being finite.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         rows = self._rows(prompts, num, seed, seeds)
@@ -161,6 +168,7 @@ class TextToImage:
             size=self.possible_size(size or own.size),
             shift=shift,
             policies=tuple(policies),
+            loras=tuple(loras),
             frame=frame,
         )
         return self._draw([p for p in prompts for _ in range(num)], negative, rows, settings, on_step)
@@ -186,9 +194,9 @@ class TextToImage:
         sessions = tuple(policy.begin(settings) for policy in settings.policies)
         net.admit(settings.policies)
         solver = solvers.get(settings.solver)()
-        return Ode(
-            self.denoiser, solver, grid(settings.steps, self._shift(settings)), ClassifierFree(settings.guidance), sessions, self.device
-        )
+        carried = adapters(net, [lora.to(self.device, self.dtype) for lora in settings.loras])
+        times, guidance = grid(settings.steps, self._shift(settings)), ClassifierFree(settings.guidance)
+        return Ode(self.denoiser, solver, times, guidance, sessions, self.device, carried)
 
     def _shift(self, settings: Draw) -> float:
         """The shift asked for, or the model's own for this size."""
@@ -234,6 +242,21 @@ class TextToImage:
 
         return save(self, folder, overwrite)
 
+    def lora(self, path: str | Path, weight: Weight = 1.0, partial: bool = False) -> Lora:
+        """The LoRA in a file or folder, for this network and where it is; hand it to a call as `loras=[...]`. See `load_lora`."""
+        return load_lora(path, self.denoiser.net, weight, partial).to(self.device)
+
+    def save_lora(self, lora: Lora, path: str | Path, overwrite: bool = False) -> Path:
+        """Write `lora` as a safetensors file that diffusers reads. See `surgery.save_lora`."""
+        return save_lora(lora, self.denoiser.net, path, overwrite)
+
+    def merged(self, loras: Sequence[Lora], name: str) -> TextToImage:
+        """A pipeline called `name` with `loras` folded into its network; this one stays as it is. Save it before its pictures are to be
+        drawn again: until then its weights have no checksum.
+        """
+        net = merge(self.denoiser.net, [lora.to(self.device) for lora in loras])
+        return replace(self, denoiser=replace(self.denoiser, net=net), identity={"name": name})
+
     def _rows(self, prompts: Sequence[str], num: int, seed: int, seeds: Sequence[int] | None) -> Rows:
         if not prompts:
             raise UsageError("no prompt was given", 'say what to draw, for example "a red heart, noto style"')
@@ -267,6 +290,7 @@ class TextToImage:
             "solver": settings.solver,
             "size": list(settings.size),
             "shift": self._shift(settings),
+            "loras": [lora.record() for lora in settings.loras],
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
         }

@@ -32,12 +32,14 @@ OnStep = Callable[[Step], bool | None]
 
 
 def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:
-    """Answer all lanes. Lanes with nothing but an image, no adapter or tap, and the same observers or no policy, run as one batch."""
+    """Answer all lanes. Lanes with nothing but an image, no tap, the same observers or no policy, and the same adapters that ask for no
+    lane or none, run as one batch.
+    """
     outs: dict[str, Out] = {}
     alike: dict[tuple[int, ...], dict[str, NetCall]] = {}
     for lane, c in calls.items():
         if _bare(c.streams) and not _special(c.call):
-            alike.setdefault(tuple(map(id, c.call.sessions)), {})[lane] = c
+            alike.setdefault((id(c.call.adapters) if c.call.adapters else 0, *map(id, c.call.sessions)), {})[lane] = c
         else:
             outs[lane] = denoiser.answer(c.streams, c.cond, c.call)
     for batch in alike.values():
@@ -51,7 +53,8 @@ def _bare(streams: Mapping[str, Stream]) -> bool:
 
 
 def _special(call: Call) -> bool:
-    return bool(call.adapters or call.taps or call.noise) or not all(s.footprint.observes for s in call.sessions)
+    laned = not all(getattr(adapter, "laneless", False) for adapter in call.adapters.values())
+    return bool(laned or call.taps or call.noise) or not all(s.footprint.observes for s in call.sessions)
 
 
 def _together(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..core.call import Call, Session
+from ..core.call import Adapter, Call, Session
 from ..core.conditions import Conditions
 from ..core.denoiser import Denoiser
 from ..core.errors import UsageError
@@ -41,7 +41,9 @@ class OdeRun:
 
 @dataclass(frozen=True)
 class Ode:
-    """`times`: from t near 1 to 0 (see `schedules.grid`). The state is fp32; `device`: where the network runs."""
+    """`times`: from t near 1 to 0 (see `schedules.grid`). The state is fp32; `device`: where the network runs; `adapters`: by Linear name,
+    in every lane.
+    """
 
     denoiser: Denoiser
     solver: Solver
@@ -49,6 +51,7 @@ class Ode:
     guidance: ClassifierFree = field(default_factory=ClassifierFree)
     sessions: tuple[Session, ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
 
     def init(self, request: DrawRequest, rows: Rows) -> OdeRun:
         noise = rows.normal(request.shape, "noise").to(self.device)
@@ -65,10 +68,8 @@ class Ode:
         alpha, sigma = self._at(torch.tensor(t, dtype=torch.float64))
         x = y * float(alpha + sigma)
         times = torch.full((len(x),), t, dtype=torch.float32, device=x.device)
-        return {
-            lane: NetCall({"image": Stream(x, t=times)}, run.conds[lane], Call(self.sessions, lane=lane, step=run.walk.index, t=times))
-            for lane in self.guidance.lanes(t)
-        }
+        call = Call(self.sessions, self.adapters, step=run.walk.index, t=times)
+        return {lane: NetCall({"image": Stream(x, t=times)}, run.conds[lane], replace(call, lane=lane)) for lane in self.guidance.lanes(t)}
 
     def update(self, run: OdeRun, outs: Mapping[str, Out], rows: Rows) -> OdeRun:
         y, t = self._place(run)

@@ -70,7 +70,8 @@ class Format:
     """One class of diffusers: `rules` for its weights and, for its config, `fields` (their name -> ours) and `fixed` (their name -> the
     values we compute with; any other value is refused). `derives`: their names behind our fields that depend on several.
 
-    `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.
+    `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   originals: the Linears under the names of the
+    model's first release, which kohya and ai-toolkit keep in their files.
     """
 
     class_name: str
@@ -82,6 +83,7 @@ class Format:
     describe: Refine = field(default=lambda ours: {})
     derives: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
+    originals: Callable[[Any], tuple[Rule, ...]] = field(default=lambda config: ())
 
     def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         """Our config's fields. Raises `ConfigError` naming a flag that is unknown or has a value we do not compute with."""
@@ -170,9 +172,14 @@ formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:F
 formats.lazy("SD3Transformer2DModel", "sfumato.backbones.checkpoints.mmdit:FORMAT")
 
 
+def format_of(family: str) -> Format | None:
+    """The format a family is published in; None for a family that has none."""
+    return next((form for form in map(formats.get, formats) if form.family == family), None)
+
+
 def of_family(family: str) -> Format:
     """The format a family is published in. Raises `UnknownNameError` listing those that have one."""
-    found = {formats.get(name).family: formats.get(name) for name in formats}
-    if family not in found:
-        raise UnknownNameError("published family", family, found)
-    return found[family]
+    form = format_of(family)
+    if form is None:
+        raise UnknownNameError("published family", family, [f.family for f in map(formats.get, formats)])
+    return form

@@ -70,6 +70,45 @@ def _rules(config: FluxConfig) -> tuple[Rule, ...]:
     return _ROOT + numbered(_DUAL, config.dual) + singles
 
 
+_ORIGINAL_DUAL = tuple(
+    rule(f"double_blocks.{{i}}.{prefix}_{theirs}", *(f"blocks.{{i}}.{o.format(stream)}" for o in ours))
+    for stream, prefix in (("image", "img"), ("text", "txt"))
+    for theirs, *ours in (
+        ("attn.qkv", *(f"attention.core.projections.{{}}.{part}" for part in "qkv")),
+        ("attn.proj", "attention.core.projections.{}.out"),
+        ("mlp.0", "mlp.core.{}.up"),
+        ("mlp.2", "mlp.core.{}.down"),
+        ("mod.lin", "attention.modulation.{}.linear", "mlp.modulation.{}.linear"),
+    )
+)
+_ORIGINAL_ROOT = (
+    rule("img_in", "patch"),
+    rule("txt_in", "text"),
+    *(
+        rule(f"{theirs}.{layer}", f"{ours}.{part}")
+        for theirs, ours in (("time_in", "time.mlp"), ("guidance_in", "guidance.mlp"), ("vector_in", "pooled"))
+        for layer, part in (("in_layer", "up"), ("out_layer", "down"))
+    ),
+    rule("final_layer.adaLN_modulation.1", "final_modulation.linear"),
+    rule("final_layer.linear", "final"),
+)
+
+
+def _original_single(theirs: int, block: int, ratio: int) -> tuple[Rule, ...]:
+    there, here = f"single_blocks.{theirs}", f"blocks.{block}"
+    attention, mlp = f"{here}.attention.core.projections.any", f"{here}.mlp.core.any"
+    return (
+        Rule(f"{there}.modulation.lin", (f"{here}.attention.modulation.any.linear",)),
+        Rule(f"{there}.linear1", (*(f"{attention}.{part}" for part in "qkv"), f"{mlp}.up"), shares=(1, 1, 1, ratio)),
+        Rule(f"{there}.linear2", (f"{attention}.out", f"{mlp}.down"), shares=(1, ratio), dim=1),
+    )
+
+
+def _originals(config: FluxConfig) -> tuple[Rule, ...]:
+    singles = tuple(r for i in range(config.single) for r in _original_single(i, config.dual + i, config.mlp_ratio))
+    return _ORIGINAL_ROOT + numbered(_ORIGINAL_DUAL, config.dual) + singles
+
+
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
     if (patch := theirs.get("patch_size", 1)) != 1:
         raise ConfigError(f"patch_size is {patch}", "1: FLUX's pipeline packs 2 x 2 latent cells before the transformer")
@@ -116,4 +155,5 @@ FORMAT = Format(
     derive=_derive,
     describe=_describe,
     derives=frozenset({"attention_head_dim", "in_channels", "out_channels", "patch_size", "axes_dims_rope"}),
+    originals=_originals,
 )

@@ -18,8 +18,20 @@ from . import Format, formats, of_family
 def load_network(folder: Path, dtype: torch.dtype | None = None) -> Network:
     """The network in `folder`, in eval mode; `dtype` None = as stored. Its config's `_class_name` says whose it is.
 
-    Tensors are read, renamed and cast one at a time. Raises `WeightsError` (missing, damaged, tensors that do not fit), `ConfigError`
-    (a flag not understood), `UnknownNameError` (a class that is not supported, with the nearest).
+    Tensors are read, renamed and cast one at a time. Raises `WeightsError` (missing, damaged, tensors that do not fit) and as
+    `empty_network` does.
+    """
+    net, form = empty_network(folder)
+    with Shards(folder) as stored:
+        pairs = stored.items() if form is None else form.to_ours(net.config, stored)
+        assign_strictly(net, {n: t if dtype is None else t.to(dtype) for n, t in pairs}, str(folder))
+    return net.eval()
+
+
+def empty_network(folder: Path) -> tuple[Network, Format | None]:
+    """The network that `folder`'s config describes, on meta, and the format of its weights: None = ours. No weight is read.
+
+    Raises `WeightsError` (no config), `ConfigError` (a flag not understood), `UnknownNameError` (an unsupported class, with the nearest).
     """
     config = read_json(folder / "config.json")
     name = str(config.pop("_class_name", "?"))
@@ -34,11 +46,7 @@ def load_network(folder: Path, dtype: torch.dtype | None = None) -> Network:
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.json'}: {error.message}", error.hint) from error
     with torch.device("meta"):
-        net = family.network(shape)
-    with Shards(folder) as stored:
-        pairs = stored.items() if form is None else form.to_ours(shape, stored)
-        assign_strictly(net, {n: t if dtype is None else t.to(dtype) for n, t in pairs}, str(folder))
-    return net.eval()
+        return family.network(shape), form
 
 
 def save_network(net: Network, folder: Path, overwrite: bool = False) -> Path:

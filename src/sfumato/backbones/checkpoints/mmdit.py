@@ -75,6 +75,39 @@ def _rules(config: MMDiTConfig) -> tuple[Rule, ...]:
     return _ROOT + numbered(_ALL, config.depth) + numbered(_NOT_LAST, config.depth - 1) + modulations + dual
 
 
+_ORIGINAL_ROOT = (
+    rule("x_embedder.proj", "patch.proj"),
+    rule("context_embedder", "text"),
+    *(
+        rule(f"{theirs}.mlp.{layer}", f"{ours}.{part}")
+        for theirs, ours in (("t_embedder", "time.mlp"), ("y_embedder", "pooled"))
+        for layer, part in ((0, "up"), (2, "down"))
+    ),
+    rule("final_layer.adaLN_modulation.1", "final_modulation.linear"),
+    rule("final_layer.linear", "final"),
+)
+
+
+def _original_block(i: int, config: MMDiTConfig) -> tuple[Rule, ...]:
+    found: list[Rule] = []
+    for stream, side in (("image", "x_block"), ("text", "context_block")):
+        there, here, silent = f"joint_blocks.{i}.{side}", f"blocks.{i}", stream == "text" and i == config.depth - 1
+        dual = stream == "image" and i in config.dual
+        for theirs, branch in (("attn", "attention"), *((("attn2", "picture"),) if dual else ())):
+            projections = f"{here}.{branch}.core.projections.{stream}"
+            found.append(Rule(f"{there}.{theirs}.qkv", tuple(f"{projections}.{part}" for part in "qkv")))
+            found += [] if silent else [Rule(f"{there}.{theirs}.proj", (f"{projections}.out",))]
+        branches = ("attention", *(() if silent else ("mlp",)), *(("picture",) if dual else ()))
+        found.append(Rule(f"{there}.adaLN_modulation.1", tuple(f"{here}.{b}.modulation.{stream}.linear" for b in branches)))
+        if not silent:
+            found += [Rule(f"{there}.mlp.{t}", (f"{here}.mlp.core.{stream}.{o}",)) for t, o in (("fc1", "up"), ("fc2", "down"))]
+    return tuple(found)
+
+
+def _originals(config: MMDiTConfig) -> tuple[Rule, ...]:
+    return _ORIGINAL_ROOT + tuple(r for i in range(config.depth) for r in _original_block(i, config))
+
+
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
     heads, channels, patch = theirs.get("num_attention_heads", 18), theirs.get("in_channels", 16), theirs.get("patch_size", 2)
     width = heads * theirs.get("attention_head_dim", 64)
@@ -134,4 +167,5 @@ FORMAT = Format(
         }
     ),
     ignored=frozenset({"pos_embed.pos_embed"}),
+    originals=_originals,
 )

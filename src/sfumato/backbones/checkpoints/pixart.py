@@ -40,6 +40,36 @@ def _rules(config: PixArtConfig) -> tuple[Rule, ...]:
     return _ROOT + numbered(_BLOCK, config.depth)
 
 
+_ORIGINAL_BLOCK = (
+    rule("blocks.{i}.attn.qkv", *(f"blocks.{{i}}.attention.core.projections.image.{part}" for part in "qkv")),
+    rule("blocks.{i}.attn.proj", "blocks.{i}.attention.core.projections.image.out"),
+    rule("blocks.{i}.cross_attn.q_linear", "blocks.{i}.cross.core.q"),
+    rule("blocks.{i}.cross_attn.kv_linear", "blocks.{i}.cross.core.k", "blocks.{i}.cross.core.v"),
+    rule("blocks.{i}.cross_attn.proj", "blocks.{i}.cross.core.out"),
+    rule("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.core.up"),
+    rule("blocks.{i}.mlp.fc2", "blocks.{i}.mlp.core.down"),
+)
+_ORIGINAL_ROOT = (
+    rule("x_embedder.proj", "patch.proj"),
+    *(
+        rule(f"{theirs}.{layer}", f"{ours}.{part}")
+        for theirs, ours, layers in (
+            ("t_embedder.mlp", "time.mlp", "02"),
+            ("csize_embedder.mlp", "resolution", "02"),
+            ("ar_embedder.mlp", "aspect", "02"),
+            ("y_embedder.y_proj", "text", ("fc1", "fc2")),
+        )
+        for layer, part in zip(layers, ("up", "down"), strict=True)
+    ),
+    rule("t_block.1", "shared"),
+    rule("final_layer.linear", "final"),
+)
+
+
+def _originals(config: PixArtConfig) -> tuple[Rule, ...]:
+    return _ORIGINAL_ROOT + numbered(_ORIGINAL_BLOCK, config.depth)
+
+
 # Flags of the class that PixArt was first published as; none is ever set.
 _LEGACY = ("double_self_attention", "only_cross_attention", "num_vector_embeds", "use_linear_projection")
 
@@ -111,4 +141,5 @@ FORMAT = Format(
     )
     | frozenset(_LEGACY),
     ignored=frozenset({"pos_embed.pos_embed"}),
+    originals=_originals,
 )
