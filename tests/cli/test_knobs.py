@@ -21,14 +21,16 @@ from sfumato.cli.data import Emoji
 from sfumato.cli.evaluate import Evaluate
 from sfumato.cli.generate import Generate
 from sfumato.cli.reproduce import Reproduce
-from sfumato.cli.train import TrainCodec, TrainJudge, TrainModel
+from sfumato.cli.train import TrainCodec, TrainJudge
+from sfumato.cli.train_model import TrainModel
 from sfumato.codecs.kl import KLConfig, new_autoencoder
 from sfumato.core.errors import ConfigError, SfumatoError
 from sfumato.pipelines import Defaults, TextToImage, load
 from sfumato.pipelines.text_to_image import Draw
+from sfumato.training.codec_recipe import CodecRecipe
 from sfumato.training.loop import TrainConfig
 from sfumato.training.optimizers import OptimizerConfig, build
-from sfumato.training.recipes import CodecRecipe, ModelRecipe
+from sfumato.training.recipes import ModelRecipe
 
 from .conftest import Cli, Ran, small_judge
 

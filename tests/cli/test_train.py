@@ -15,8 +15,9 @@ from sfumato.codecs.kl import KLConfig
 from sfumato.core.config import to_dict
 from sfumato.pipelines import Defaults
 from sfumato.training.codec import CodecTaskConfig
+from sfumato.training.codec_recipe import CodecRecipe
 from sfumato.training.loop import TrainConfig
-from sfumato.training.recipes import CodecRecipe, ModelRecipe, Small
+from sfumato.training.recipes import ModelRecipe, Small
 
 from .conftest import Cli
 
