@@ -77,7 +77,9 @@ class Train(Verb):
         path, folder = self.out / "recipe.json", checkpoints or self.out
         found = existing(folder)
         if found and path.is_file():
-            differing = sorted(_differing(read_recipe(path), to_dict(recipe)) - CHANGEABLE)
+            # Through the class, so that a run of before a field existed has that field's default.
+            begun = to_dict(from_dict(type(recipe), read_recipe(path)))
+            differing = sorted(_differing(begun, to_dict(recipe)) - CHANGEABLE)
             if differing:
                 raise UsageError(f"{self.out} holds a run of another recipe: {', '.join(differing)} differ", "choose another folder")
         write_json(path, to_dict(recipe))
