@@ -21,16 +21,18 @@ from sfumato.cli.data import Emoji
 from sfumato.cli.evaluate import Evaluate
 from sfumato.cli.generate import Generate
 from sfumato.cli.reproduce import Reproduce
-from sfumato.cli.train import TrainCodec, TrainCritic, TrainJudge, TrainModel
+from sfumato.cli.train import TrainCodec, TrainCritic, TrainJudge
+from sfumato.cli.train_model import TrainModel
 from sfumato.codecs.kl import KLConfig, new_autoencoder
 from sfumato.core.errors import ConfigError, SfumatoError
 from sfumato.evaluate.critic_recipe import CriticRecipe
 from sfumato.pipelines import Defaults, TextToImage, load
 from sfumato.pipelines.text_to_image import Draw
 from sfumato.surgery import fresh
+from sfumato.training.codec_recipe import CodecRecipe
 from sfumato.training.loop import TrainConfig
 from sfumato.training.optimizers import OptimizerConfig, build
-from sfumato.training.recipes import CodecRecipe, ModelRecipe
+from sfumato.training.recipes import ModelRecipe
 
 from .conftest import Cli, Ran, small_judge
 
@@ -209,7 +211,8 @@ OTHER_TESTS: dict[str, dict[str, str]] = {
         ("accumulate", "clip", "ema", "precision", "device", "log_every", "sample_every", "checkpoint_seconds"), "tests/training"
     ),
     "CodecRecipe": {"shape": "test_every_field_of_the_codec", "task": "tests/training"},
-    "ModelRecipe": dict.fromkeys(("shape", "time_law", "small", "defaults"), "tests/training"),
+    "ModelRecipe": dict.fromkeys(("shape", "time_law", "small", "defaults"), "tests/training")
+    | {"start": "test_train.py::test_a_model_goes_on_with_scenes_beside_drawings"},
     "CriticRecipe": dict.fromkeys(("net", "task", "scenes", "composed", "held_out", "difficulties"), "tests/evaluate/test_critic.py"),
 }
 
@@ -279,7 +282,9 @@ TRAIN: dict[str, tuple[Any, str]] = {
 MODEL = {
     "depth": (2, "shape.depth"), "width": (128, "shape.width"), "heads": (2, "shape.heads"), "forms": ((1.0,), "forms"),
     "optimizer": ("adamw", "train.optimizer.name"), "muon_lr": (0.5, "train.optimizer.muon_lr"),
-    "sample_every": (3, "train.sample_every"), "small_steps": (3, "small.steps"),
+    "sample_every": (3, "train.sample_every"), "small_steps": (3, "small.steps"), "ema": (0.5, "train.ema"),
+    "scenes": (("s",), "scenes.folders"), "scene_share": (0.25, "scenes.share"), "scene_objects": (2, "scenes.most"),
+    "scene_forms": ((1.0, 0.0, 0.0, 0.0), "scenes.forms"),
 }  # fmt: skip
 # Options that name places or the machine: (where they bite).
 PLACES = {
@@ -291,14 +296,16 @@ PLACES = {
 def test_every_option_of_train() -> None:
     common = set(TRAIN) | set(PLACES)
     assert {f.name for f in fields(TrainCodec)} == common | {"start"}
-    assert {f.name for f in fields(TrainJudge)} == {f.name for f in fields(TrainCritic)} == common
-    assert {f.name for f in fields(TrainModel)} == common | set(MODEL) | {"codec", "name"}
+    assert {f.name for f in fields(TrainJudge)} == common | {"lessons"}
+    assert {f.name for f in fields(TrainCritic)} == common
+    assert {f.name for f in fields(TrainModel)} == common | set(MODEL) | {"codec", "name", "start"}
     for verb, recipe in ((TrainCodec, CodecRecipe), (TrainModel, ModelRecipe), (TrainCritic, CriticRecipe)):
         for name, (value, field) in TRAIN.items():
             turned = verb(data="d", out=Path("o"), **{name: value}).settled(recipe)
             assert at(turned, field) == value != at(recipe(), field), name
     for name, (value, field) in MODEL.items():
-        asked = TrainModel(data="d", out=Path("o"), **{name: value})  # type: ignore[arg-type]
+        beside = {"scenes": ("s",)} if name.startswith("scene_") else {}
+        asked = TrainModel(data="d", out=Path("o"), **beside, **{name: value})  # type: ignore[arg-type]
         assert at(asked._with_own(asked.settled(ModelRecipe)), field) == value != at(ModelRecipe(), field), name
 
 

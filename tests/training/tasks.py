@@ -14,7 +14,7 @@ from torch import nn
 from sfumato.core.rng import Draws
 from sfumato.core.task import Loss, Phase
 from sfumato.training.batches import Columns
-from sfumato.training.diffusion import DiffusionTask, LatentStream, TextTable
+from sfumato.training.diffusion import DiffusionTask, LatentStream, Mixed, TextTable
 from sfumato.training.loop import TrainConfig
 from sfumato.training.optimizers import OptimizerConfig
 
@@ -50,6 +50,13 @@ def latents(rows: int = 6, size: int = 4) -> LatentStream:
     captions = torch.arange(2 * rows).view(rows, 2)
     x = torch.randn(rows, 4, 8, 8, generator=torch.Generator().manual_seed(3)).half()
     return LatentStream(x, captions, table([1 + i % 4 for i in range(2 * rows)]), (0.5, 0.5), size, seed=0)
+
+
+def together() -> Mixed:
+    """Four rows of one stream and two of another with a different number of forms."""
+    x = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(4)).half()
+    other = LatentStream(x, torch.arange(15).view(5, 3), table([2 + i % 5 for i in range(15)], seed=1), (0.2, 0.3, 0.5), 2, seed=1)
+    return Mixed([latents(), other])
 
 
 def diffusion() -> DiffusionTask:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.builders import codec
-from tests.training.tasks import Regression, config, diffusion, interrupt_at, latents, pairs
+from tests.training.tasks import Regression, config, diffusion, interrupt_at, latents, pairs, together
 
 from sfumato.core import files
 from sfumato.core.errors import CancelledError, OutputError, WeightsError
@@ -44,6 +44,7 @@ CASES: dict[str, tuple[Callable[[], Task], Callable[[], Any], dict[str, Any]]] =
     "adamw": (diffusion, latents, {}),
     "muon": (diffusion, latents, {"name": "muon"}),
     "accumulate": (diffusion, latents, {"accumulate": 2}),
+    "two sources": (diffusion, together, {}),
     "muon accumulate bf16": (diffusion, latents, {"name": "muon", "accumulate": 2, "precision": "bf16"}),
     "dropout": (Forgetful, lambda: pairs(4), {}),
     "no average": (diffusion, latents, {"ema": 0.0}),

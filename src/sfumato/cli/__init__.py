@@ -24,7 +24,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "data emoji": ("data:Emoji", "build the EmojiWorld data set from openly licensed drawings"),
     "data scenes": ("data:Scenes", "compose scenes, edits, stories, videos and more from EmojiWorld's drawings"),
     "train codec": ("train:TrainCodec", "train the autoencoder between pixels and latents"),
-    "train model": ("train:TrainModel", "train a text-to-image model on a codec's latents"),
+    "train model": ("train_model:TrainModel", "train a text-to-image model on a codec's latents"),
     "train judge": ("train:TrainJudge", "train the judge that scores models"),
     "train critic": ("train:TrainCritic", "train the critic that chooses pictures for the judge to score"),
     "evaluate": ("evaluate:Evaluate", "let the judge score a model"),

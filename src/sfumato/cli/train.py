@@ -1,5 +1,4 @@
-"""`sfumato train codec | model | judge | critic`: the recipes of `training/recipes.py`, `evaluate/judge_recipe.py` and
-`evaluate/critic_recipe.py` with a user's changes.
+"""`sfumato train codec | judge | critic` and what all trainings share: the recipes of `training/` and `evaluate/` with a user's changes.
 
 A run lives in its folder: recipe.json says what was asked for, checkpoints let the same command go on where it stopped, and a folder
 that holds another recipe's run is refused.
@@ -57,7 +56,7 @@ class Train(Verb):
 
     def settled(self, kind: type[R]) -> R:
         """The recipe of this run: the file's or the default, with the options given."""
-        recipe: Any = kind() if self.recipe is None else from_dict(kind, _read_recipe(self.recipe))
+        recipe: Any = kind() if self.recipe is None else from_dict(kind, read_recipe(self.recipe))
         trained: TrainConfig = recipe.train
         if self.lr is not None:
             trained = replace(trained, optimizer=replace(trained.optimizer, lr=self.lr))
@@ -78,7 +77,9 @@ class Train(Verb):
         path, folder = self.out / "recipe.json", checkpoints or self.out
         found = existing(folder)
         if found and path.is_file():
-            differing = sorted(_differing(_read_recipe(path), to_dict(recipe)) - CHANGEABLE)
+            # Through the class, so that a run of before a field existed has that field's default.
+            begun = to_dict(from_dict(type(recipe), read_recipe(path)))
+            differing = sorted(_differing(begun, to_dict(recipe)) - CHANGEABLE)
             if differing:
                 raise UsageError(f"{self.out} holds a run of another recipe: {', '.join(differing)} differ", "choose another folder")
         write_json(path, to_dict(recipe))
@@ -95,7 +96,7 @@ class TrainCodec(Train):
     def run(self) -> int:
         from ..data.sources import open_source
         from ..pipelines.folder import load_codec, save_codec
-        from ..training.recipes import CodecRecipe, train_codec
+        from ..training.codec_recipe import CodecRecipe, train_codec
 
         recipe = self.settled(CodecRecipe)
         self.open_run(recipe, self.out / "vae")
@@ -106,61 +107,6 @@ class TrainCodec(Train):
         print(save_codec(codec, self.out / "vae", self.overwrite))
         note(f"{measured['psnr']:.2f} dB on {measured['pictures']} pictures held out")
         return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainModel(Train):
-    """Train a text-to-image model on a codec's latents. The result is OUT/pipeline, which `sfumato generate --model` draws with."""
-
-    # A diffusers vae folder, a pipeline folder, or a shipped model whose codec is taken.
-    codec: str = "emoji-mmdit"
-    # What the model calls itself.
-    name: Annotated[str | None, unset("the name of the folder OUT")] = None
-    # Blocks of the network.
-    depth: Annotated[int | None, unset("the recipe's")] = None
-    # Width of the network.
-    width: Annotated[int | None, unset("the recipe's")] = None
-    # Attention heads.
-    heads: Annotated[int | None, unset("the recipe's")] = None
-    # How often each caption form of the data is drawn; one number per form.
-    forms: Annotated[tuple[float, ...] | None, unset("the recipe's, for EmojiWorld")] = None
-    # Optimizer: adamw, or muon for the hidden matrices.
-    optimizer: Annotated[Literal["adamw", "muon"] | None, unset("the recipe's")] = None
-    # Peak learning rate of Muon.
-    muon_lr: Annotated[float | None, unset("the recipe's")] = None
-    # The first steps, on pictures of half the size; 0 = none.
-    small_steps: Annotated[int | None, unset("the recipe's")] = None
-    # Steps between sample grids in OUT/samples; 0 = none.
-    sample_every: Annotated[int | None, unset("the recipe's")] = None
-
-    def run(self) -> int:
-        from ..data.sources import open_source
-        from ..pipelines.folder import load_codec
-        from ..text import text_encoders
-        from ..training.recipes import ModelRecipe, train_model
-
-        codec = load_codec(self.codec)
-        recipe = self._with_own(self.settled(ModelRecipe))
-        if recipe.shape.channels != codec.latent_channels:
-            recipe = replace(recipe, shape=replace(recipe.shape, channels=codec.latent_channels))
-        self.open_run(recipe, self.out / "pipeline")
-        source = open_source(self.data, split="train", size=recipe.defaults.size[0])
-        pipe = train_model(source, codec, text_encoders.get("minilm")(), self.out, recipe, self.quiet)
-        pipe.identity = {"name": self.name or self.out.resolve().name}
-        pipe.card = {"recipe": to_dict(recipe), "pictures": len(source)}
-        pipe.to("cpu").save(self.out / "pipeline", self.overwrite)
-        print(self.out / "pipeline")
-        return 0
-
-    def _with_own(self, recipe: Any) -> Any:
-        shape = {name: getattr(self, name) for name in ("depth", "width", "heads") if getattr(self, name) is not None}
-        optimizer = {"name": self.optimizer, "muon_lr": self.muon_lr}
-        train = replace(recipe.train, optimizer=replace(recipe.train.optimizer, **{k: v for k, v in optimizer.items() if v is not None}))
-        if self.sample_every is not None:
-            train = replace(train, sample_every=self.sample_every)
-        forms = recipe.forms if self.forms is None else self.forms
-        small = recipe.small if self.small_steps is None else replace(recipe.small, steps=self.small_steps)
-        return replace(recipe, small=small, shape=replace(recipe.shape, **shape), train=train, forms=forms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +149,7 @@ class TrainCritic(Train):
         return 0
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.conditions import Conditions, Slot, Tokens, nulled
+from ..core.conditions import Conditions, Slot, Tokens, concatenate, nulled
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError
 from ..core.program import Network
 from ..core.rng import Draws, generator
 from ..core.task import Batch, Loss, Phase
 from ..objectives.denoising import Denoising
-from .batches import Columns
+from .batches import Columns, Stream
 
 TEXT_SLOTS = (Slot("text"), Slot("pooled"))
 
@@ -59,6 +59,17 @@ class LatentStream:
         rows = self.rows.batch(index)
         form = int(torch.multinomial(self.weights, 1, generator=generator((self.seed, "form", index))))
         return {"latents": rows["latents"].float(), "cond": self.table.conditions(rows["captions"][:, form])}
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The batches of several streams as one: the first stream's rows, then the next's; text padded to the longest."""
+
+    streams: Sequence[Stream]
+
+    def batch(self, index: int) -> Mapping[str, Any]:
+        parts = [stream.batch(index) for stream in self.streams]
+        return {"latents": torch.cat([part["latents"] for part in parts]), "cond": concatenate([part["cond"] for part in parts])}
 
 
 @dataclass(frozen=True)

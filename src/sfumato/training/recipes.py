@@ -1,48 +1,32 @@
-"""How the shipped models are made: a codec, its decoder polished, then a network on its latents. Each function resumes from its folder.
+"""How the shipped model is made: a network on the latents of a codec (`codec_recipe.py`). A run resumes from its folder.
 
-`make models` runs them in order with these defaults; every number that matters is in a config that is written beside the weights.
+`make models` runs both with their defaults; every number that matters is in a config that is written beside the weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..backbones.mmdit import MMDiT, MMDiTConfig
-from ..codecs.kl import KLCodec, KLConfig, new_autoencoder, psnr
-from ..core.config import to_dict
+from ..codecs.kl import KLCodec
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, DataError
-from ..core.files import write_json, write_tensors
+from ..data.scenes.reading import FORMS
 from ..data.sources import Source
 from ..objectives.denoising import Denoising
 from ..objectives.times import law
 from ..pipelines.text_to_image import Defaults, TextToImage
 from ..text.encoded import TextEncoder
-from .batches import Columns, Staged, Stream
-from .codec import CodecTask, CodecTaskConfig
-from .diffusion import TEXT_SLOTS, DiffusionTask, LatentStream
+from .batches import Staged, Stream
+from .diffusion import TEXT_SLOTS, DiffusionTask, LatentStream, Mixed
 from .loop import TrainConfig, train
 from .optimizers import OptimizerConfig
-from .precompute import encoded_pictures, precompute
-from .samples import SampleGrid
-
-
-@dataclass(frozen=True)
-class CodecRecipe:
-    """`batch` pictures a step. The defaults are the two runs behind the shipped codec in one; docs/models.md says what these were."""
-
-    shape: KLConfig = field(default_factory=KLConfig)
-    task: CodecTaskConfig = field(default_factory=lambda: CodecTaskConfig(crop=64, crop_steps=6300))
-    batch: int = 16
-    train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            steps=6600, ema=0.998, optimizer=OptimizerConfig(lr=1.5e-3, warmup=100, decay_from=0.5), sample_every=500
-        )
-    )
+from .precompute import Precomputed, encoded_pictures, precompute
+from .samples import PROMPTS, SCENE_PROMPTS, SampleGrid
 
 
 @dataclass(frozen=True)
@@ -58,6 +42,43 @@ class Small:
 
 
 @dataclass(frozen=True)
+class Scenes:
+    """Scenes beside the drawings: of every batch the `share`, rounded to whole pictures, from `folders` of `sfumato data scenes`.
+
+    `most`: objects in a scene. `forms`: how often each form of caption is drawn (the things, told the other way round, one relation,
+    every fact). No folders: drawings alone.
+    """
+
+    folders: tuple[str, ...] = ()
+    share: float = 0.5
+    most: int = 4
+    forms: tuple[float, ...] = (0.4, 0.2, 0.3, 0.1)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share < 1.0:
+            raise ConfigError(f"the scenes' share is {self.share}", "more than 0 and less than 1: what is left of a batch are drawings")
+        if self.most < 1:
+            raise ConfigError(f"scenes of at most {self.most} objects", "at least 1")
+        if len(self.forms) != len(FORMS) or min(self.forms) < 0 or not sum(self.forms):
+            raise ConfigError(f"the captions of scenes weigh {self.forms}", f"0 or more for each of {', '.join(FORMS)}, and not all 0")
+
+    def rows(self, batch: int) -> int:
+        """How many of a batch's pictures are scenes."""
+        rows = round(self.share * batch)
+        if not 0 < rows < batch:
+            raise ConfigError(f"a share of {self.share} of {batch} pictures is {rows} scenes", "a larger batch, or another share")
+        return rows
+
+
+@dataclass(frozen=True)
+class Start:
+    """The trained model a run begins with: its name or folder, and the checksum of its weights. Empty: weights drawn from the seed."""
+
+    model: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class ModelRecipe:
     """`forms`: how often each caption form of the source is drawn (bare label, label + style, a drawing of, label + tags, a sentence).
 
@@ -67,6 +88,8 @@ class ModelRecipe:
     shape: MMDiTConfig = field(default_factory=lambda: MMDiTConfig(depth=8, width=256, heads=4, positions="span"))
     time_law: str = "logit-normal"
     forms: tuple[float, ...] = (0.1, 0.6, 0.15, 0.1, 0.05)
+    scenes: Scenes = field(default_factory=Scenes)
+    start: Start = field(default_factory=Start)
     small: Small = field(default_factory=Small)
     batch: int = 96
     defaults: Defaults = field(default_factory=Defaults)
@@ -80,53 +103,62 @@ class ModelRecipe:
         )
     )
 
+    def __post_init__(self) -> None:
+        for batch in (self.batch, *([self.small.batch] if self.small.steps else [])):
+            self.parts(batch)
 
-def train_codec(
-    source: Source, held_out: Source, out: Path, recipe: CodecRecipe, start: KLCodec | None = None, quiet: bool = False
-) -> KLCodec:
-    """Train a codec on `source`; its PSNR on `held_out` goes to `out/card.json`. `start`: a codec whose decoder alone is trained on."""
+    def parts(self, batch: int) -> tuple[int, int]:
+        """(drawings, scenes) in a batch of `batch` pictures. Raises `ConfigError` when the share leaves one of them without a picture."""
+        scenes = self.scenes.rows(batch) if self.scenes.folders else 0
+        return batch - scenes, scenes
+
+
+def new_model(recipe: ModelRecipe, codec: KLCodec, encoder: TextEncoder) -> TextToImage:
+    """An untrained MM-DiT, its weights drawn from the recipe's seed, between `encoder` and `codec`."""
     torch.manual_seed(recipe.train.seed)
-    codec = start or KLCodec(new_autoencoder(recipe.shape))
-    task = CodecTask(codec, recipe.task, decoder_only=start is not None)
-    unseen = held_out.images()
+    return TextToImage(encoder, Denoiser(MMDiT(recipe.shape), Meaning()), codec, TEXT_SLOTS, recipe.defaults)
 
-    def sampler(folder: Path, step: int) -> None:
-        write_json(
-            folder / "held_out.json", {"step": step, "psnr": float(held_out_psnr(codec, unseen[:: max(1, len(unseen) // 64)]).mean())}
-        )
 
-    run = train(task, {"train": Columns({"images": source.images()}, recipe.batch, recipe.train.seed)}, recipe.train, out, sampler, quiet)
-    with run.averaged():
-        state = {n: t.detach().clone() for n, t in codec.state_dict().items()}
-    codec.load_state_dict(state)
-    codec.eval().requires_grad_(False)
-    if start is None:
-        with torch.no_grad():
-            codec.normalise(torch.cat([codec.posterior(part.float() / 127.5 - 1).mean for part in source.images()[::8].split(32)]))
-    measured = held_out_psnr(codec, unseen)
-    write_tensors(out / "codec.safetensors", codec.state_dict())
-    write_json(
-        out / "card.json",
-        {
-            "config": {k: v for k, v in codec.autoencoder.config.items() if k != "_use_default_values"},
-            "recipe": to_dict(recipe),
-            "held_out": {"pictures": len(unseen), "psnr": float(measured.mean()), "psnr_5th_percentile": float(measured.quantile(0.05))},
-        },
+def continued(recipe: ModelRecipe, pipe: TextToImage, model: str) -> ModelRecipe:
+    """`recipe` begun with `pipe`, which was loaded as `model`: its shape and its sampling. Raises `ConfigError` for another family's."""
+    shape = pipe.denoiser.net.config
+    if not isinstance(shape, MMDiTConfig):
+        raise ConfigError(f"{model} is a {type(pipe.denoiser.net).__name__}", "this recipe goes on from an MMDiT")
+    return replace(recipe, shape=shape, defaults=pipe.defaults, start=Start(model, pipe.identity["sha256"]))
+
+
+def mixed(ready: Sequence[Precomputed], recipe: ModelRecipe, batch: int) -> Mixed:
+    """Batches of `batch` pictures from the drawings, `ready[0]`, and the scenes, `ready[1]` if there are any; each in its own order."""
+    forms, seed = (recipe.forms, recipe.scenes.forms), recipe.train.seed
+    return Mixed(
+        [
+            LatentStream(one.latents, one.captions, one.table, weights, rows, seed + number)
+            for number, (one, weights, rows) in enumerate(zip(ready, forms, recipe.parts(batch), strict=False))
+        ]
     )
-    return codec
 
 
-@torch.no_grad()
-def held_out_psnr(codec: KLCodec, images: Tensor) -> Tensor:
-    """(N,) PSNR in dB of uint8 pictures (N, 3, H, W) through the codec in fp32."""
-    device = next(codec.parameters()).device
-    parts = (part.to(device).float() / 127.5 - 1 for part in images.split(16))
-    return torch.cat([psnr(codec.decode(codec.encode(x)), x).cpu() for x in parts])
+def feed(sources: Sequence[Source], pipe: TextToImage, recipe: ModelRecipe, cache: Path) -> Stream:
+    """What a run reads: the small stage, if there is one, then the large, both from the same captions. Encodes what `cache` lacks."""
+    ready, small = [precompute(one, pipe.codec, pipe.encoder, cache) for one in sources], recipe.small
+    large = mixed(ready, recipe, recipe.batch)
+    if not small.steps:
+        return large
+    latents = [encoded_pictures(one.at(small.size), pipe.codec, cache) for one in sources]
+    smaller = [replace(whole, latents=half) for whole, half in zip(ready, latents, strict=True)]
+    return Staged(mixed(smaller, recipe, small.batch), small.steps, large)
 
 
-def train_model(source: Source, codec: KLCodec, encoder: TextEncoder, out: Path, recipe: ModelRecipe, quiet: bool = False) -> TextToImage:
-    """Train an MM-DiT on `source` through `codec` and return the pipeline with the averaged weights. Sample grids go to `out/samples`."""
-    small = recipe.small
+def train_model(
+    pipe: TextToImage, source: Source, out: Path, recipe: ModelRecipe, scenes: Source | None = None, quiet: bool = False
+) -> TextToImage:
+    """Train the network of `pipe`, new or trained, on `source`; `pipe` with the averaged weights. Sample grids go to `out/samples`.
+
+    `scenes` (`open_scenes`): what to learn from beside `source`, if the recipe names folders of scenes.
+    """
+    small, net = recipe.small, pipe.denoiser.net
+    if bool(recipe.scenes.folders) is (scenes is None):
+        raise ConfigError(f"the recipe names {len(recipe.scenes.folders)} folders of scenes", "scenes are given where it names some")
     if small.steps >= recipe.train.steps:
         raise ConfigError(
             f"the first {small.steps} steps see {small.size}-pixel pictures and the run has {recipe.train.steps} steps",
@@ -135,17 +167,10 @@ def train_model(source: Source, codec: KLCodec, encoder: TextEncoder, out: Path,
     forms = max(len(row) for row in source.column("captions"))
     if len(recipe.forms) != forms:
         raise DataError(f"the source has {forms} caption forms and the recipe weighs {len(recipe.forms)}", "give one weight per form")
-    ready = precompute(source, codec, encoder, out)
-    torch.manual_seed(recipe.train.seed)
-    net = MMDiT(recipe.shape)
-    task = DiffusionTask(net, Denoising(law(recipe.time_law)))
-    stream: Stream = LatentStream(ready.latents, ready.captions, ready.table, recipe.forms, recipe.batch, recipe.train.seed)
-    if small.steps:
-        latents = encoded_pictures(source.at(small.size), codec, out)
-        first = LatentStream(latents, ready.captions, ready.table, recipe.forms, small.batch, recipe.train.seed)
-        stream = Staged(first, small.steps, stream)
-    pipe = TextToImage(encoder, Denoiser(net, Meaning()), codec, TEXT_SLOTS, recipe.defaults)
-    grid = SampleGrid(pipe, lambda step: (small.size, small.size) if step <= small.steps else recipe.defaults.size)
+    task = DiffusionTask(net, Denoising(law(recipe.time_law)), pipe.denoiser.meaning, pipe.slots)
+    stream = feed([source] if scenes is None else [source, scenes], pipe, recipe, out)
+    prompts = PROMPTS if scenes is None else (*PROMPTS[:4], *SCENE_PROMPTS)
+    grid = SampleGrid(pipe, lambda step: (small.size, small.size) if step <= small.steps else recipe.defaults.size, prompts)
     run = train(task, {"train": stream}, recipe.train, out, grid, quiet)
     with run.averaged():
         state = {n: t.detach().clone() for n, t in net.state_dict().items()}

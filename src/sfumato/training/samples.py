@@ -20,6 +20,13 @@ PROMPTS = (
     "umbrella, fxemoji style",
     "rocket, emojione style",
 )
+SCENE_PROMPTS = (
+    "a red apple and two umbrellas, noto style",
+    "a rocket to the left of a sunflower, twemoji style",
+    "three hamburgers, fluent flat style",
+    "a blue heart above a cat face, fluent 3d style",
+)
+"""Half a grid of these is drawn when scenes are learnt beside drawings."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""`sfumato train model`: the recipe of `training/recipes.py` with a user's changes, from new weights or a trained model's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro import conf
+
+from ..core.config import to_dict
+from ..core.errors import UsageError
+from .train import Train, read_recipe
+from .verb import note, unset
+
+if TYPE_CHECKING:
+    from ..pipelines import TextToImage
+    from ..training.recipes import ModelRecipe
+
+SHAPE = ("depth", "width", "heads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainModel(Train):
+    """Train a text-to-image model on a codec's latents. The result is OUT/pipeline, which `sfumato generate --model` draws with."""
+
+    # A trained model to go on from, a shipped one's name or a pipeline folder: its weights, shape, codec, text encoder and sampling.
+    start: Annotated[str | None, conf.arg(name="from", metavar="MODEL", help_behavior_hint="(default: none, new weights)")] = None
+    # A diffusers vae folder, a pipeline folder, or a shipped model whose codec is taken.
+    codec: Annotated[str | None, unset("emoji-mmdit, or that of --from")] = None
+    # What the model calls itself.
+    name: Annotated[str | None, unset("the name of the folder OUT")] = None
+    # Blocks of the network.
+    depth: Annotated[int | None, unset("the recipe's")] = None
+    # Width of the network.
+    width: Annotated[int | None, unset("the recipe's")] = None
+    # Attention heads.
+    heads: Annotated[int | None, unset("the recipe's")] = None
+    # How often each caption form of the data is drawn; one number per form.
+    forms: Annotated[tuple[float, ...] | None, unset("the recipe's, for EmojiWorld")] = None
+    # Folders that `sfumato data scenes` built, to learn from beside the data.
+    scenes: Annotated[tuple[str, ...] | None, unset("the recipe's: none")] = None
+    # The share of scenes in each batch, more than 0 and less than 1.
+    scene_share: Annotated[float | None, unset("the recipe's")] = None
+    # Only scenes of at most so many objects.
+    scene_objects: Annotated[int | None, unset("the recipe's")] = None
+    # How often each caption form of a scene is drawn: short, reversed, one relation, every fact.
+    scene_forms: Annotated[tuple[float, float, float, float] | None, unset("the recipe's")] = None
+    # Optimizer: adamw, or muon for the hidden matrices.
+    optimizer: Annotated[Literal["adamw", "muon"] | None, unset("the recipe's")] = None
+    # Peak learning rate of Muon.
+    muon_lr: Annotated[float | None, unset("the recipe's")] = None
+    # Decay of the averaged weights, which are the result; 0 = no average.
+    ema: Annotated[float | None, unset("the recipe's")] = None
+    # The first steps, on pictures of half the size; 0 = none.
+    small_steps: Annotated[int | None, unset("the recipe's")] = None
+    # Steps between sample grids in OUT/samples; 0 = none.
+    sample_every: Annotated[int | None, unset("the recipe's")] = None
+
+    def run(self) -> int:
+        from ..data.scenes.reading import open_scenes
+        from ..data.sources import open_source
+        from ..training.recipes import ModelRecipe, train_model
+
+        recipe = self._with_own(self.settled(ModelRecipe))
+        pipe, recipe = self._begun(recipe)
+        size, mix = recipe.defaults.size[0], recipe.scenes
+        scenes = open_scenes(mix.folders, split="train", size=size, most=mix.most) if mix.folders else None
+        self.open_run(recipe, self.out / "pipeline")
+        source = open_source(self.data, split="train", size=size)
+        if scenes is not None:
+            note("{} drawings and {} scenes a step, of {} and {}".format(*recipe.parts(recipe.batch), len(source), len(scenes)))
+        pipe = train_model(pipe, source, self.out, recipe, scenes, self.quiet)
+        pipe.identity = {"name": self.name or self.out.resolve().name}
+        pipe.card = {"recipe": to_dict(recipe), "pictures": len(source), "scenes": 0 if scenes is None else len(scenes)}
+        pipe.to("cpu").save(self.out / "pipeline", self.overwrite)
+        print(self.out / "pipeline")
+        return 0
+
+    def _begun(self, recipe: ModelRecipe) -> tuple[TextToImage, ModelRecipe]:
+        """The pipeline to train, and the recipe that fits it."""
+        from ..pipelines.folder import load, load_codec
+        from ..text import text_encoders
+        from ..training.recipes import continued, new_model
+
+        model = self.start or recipe.start.model
+        if not model:
+            codec = load_codec(self.codec or "emoji-mmdit")
+            if recipe.shape.channels != codec.latent_channels:
+                recipe = replace(recipe, shape=replace(recipe.shape, channels=codec.latent_channels))
+            return new_model(recipe, codec, text_encoders.get("minilm")()), recipe
+        if self.codec is not None:
+            raise UsageError(f"--codec {self.codec} beside --from {model}", "a model draws in its own codec's latents; leave --codec out")
+        pipe = load(model)
+        own = continued(recipe, pipe, model)
+        if self.start is None and recipe.start.sha256 not in ("", own.start.sha256):
+            raise UsageError(
+                f"the recipe began with other weights than {model} holds now: {recipe.start.sha256[:12]}, not {own.start.sha256[:12]}",
+                f"to begin with what it holds now: --from {model}",
+            )
+        self._agree(own, model)
+        return pipe, own
+
+    def _agree(self, own: ModelRecipe, model: str) -> None:
+        """Refuse a shape or sampling that was asked for and is not `model`'s."""
+        stated = {} if self.recipe is None else read_recipe(self.recipe)
+        asked = {"shape": stated.get("shape", {}) | self._given(*SHAPE), "defaults": stated.get("defaults", {})}
+        for part, fields in asked.items():
+            held = to_dict(getattr(own, part))
+            for name, value in fields.items():
+                if held[name] != value:
+                    raise UsageError(f"{name} {value} was asked for, and {model} has {name} {held[name]}", f"leave {part}.{name} out")
+
+    def _with_own(self, recipe: ModelRecipe) -> ModelRecipe:
+        """`recipe` with this command's options."""
+        optimizer = self._given("muon_lr") | ({} if self.optimizer is None else {"name": self.optimizer})
+        train = replace(recipe.train, optimizer=replace(recipe.train.optimizer, **optimizer), **self._given("ema", "sample_every"))
+        mix = {"folders": self.scenes, "share": self.scene_share, "most": self.scene_objects, "forms": self.scene_forms}
+        asked: dict[str, Any] = {name: value for name, value in mix.items() if value is not None}
+        scenes = replace(recipe.scenes, **asked)
+        if asked and not scenes.folders:
+            raise UsageError(f"{', '.join(asked)} of scenes, but no scenes", "name their folders: --scenes FOLDER")
+        small = recipe.small if self.small_steps is None else replace(recipe.small, steps=self.small_steps)
+        shape = replace(recipe.shape, **self._given(*SHAPE))
+        return replace(recipe, shape=shape, small=small, train=train, scenes=scenes, **self._given("forms"))
+
+    def _given(self, *names: str) -> dict[str, Any]:
+        """Those of the options `names` that were given."""
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
