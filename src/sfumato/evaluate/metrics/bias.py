@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
+from math import atan2, comb, degrees
 
 import torch
 from torch import Tensor
@@ -85,3 +85,11 @@ def fair_mad(categories: int, count: int) -> float:
     """Expected `mad` of `count` pictures when each shows one of `categories` with equal chance (each count is binomial)."""
     p = 1 / categories
     return sum(comb(count, k) * p**k * (1 - p) ** (count - k) * abs(k / count - p) for k in range(count + 1))
+
+
+def ita(lightness: float, b: float) -> float:
+    """Individual typology angle of a skin colour in degrees, higher = lighter: atan((L* - 50) / b*), from true CIELAB values.
+
+    L* in [0, 100] and signed b*, not their 8-bit codings (L* 2.55, b* + 128), which the published code compares with true ones.
+    """
+    return degrees(atan2(lightness - 50, b))
