@@ -6,7 +6,7 @@ import hashlib
 from typing import Literal, get_args
 
 Split = Literal["train", "validation", "test"]
-SPLITS: tuple[str, ...] = get_args(Split)
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def split_of(concept: str, style: str) -> Split:

@@ -6,7 +6,6 @@ and takes the loss on held-out drawings at even noise levels. A paper brings the
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +34,7 @@ from ..training.recipes import ModelRecipe
 from .claims import Budget, Outcome, drawings
 from .plots import Line, Panel, chart
 from .study import Cell, Metric, Results, Rule, Study
+from .tuning import AsTrained, fingerprint
 
 # Even noise levels of the validation loss; t = 1, where the target is all of the data's variance, is left out (arXiv 2403.03206).
 LEVELS = tuple(k / 8 for k in range(1, 8))
@@ -77,11 +77,7 @@ class World:
 
     def mark(self) -> str:
         """A fingerprint: cells measured on other drawings, through another codec or by another judge are other cells."""
-        digest = hashlib.sha256("\n".join(self.source.column("id")).encode())
-        for module in (self.pipe.codec, self.judge.net, self.judge.styler):
-            for name, tensor in sorted(module.state_dict().items()):
-                digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:12]
+        return fingerprint(self.source.column("id"), (self.pipe.codec, self.judge.net, self.judge.styler))
 
 
 def open_world(budget: Budget) -> World:
@@ -134,7 +130,7 @@ def run_cell(objective: Denoising, trial: Trial, world: World, device: str, seed
     with run.averaged():
         net.eval().requires_grad_(False)
         found: dict[str, float | None] = {**losses(task, world.validation, device)}
-        drawn = _Drawn(replace(pipe, denoiser=Denoiser(net, task.meaning)))
+        drawn = AsTrained(replace(pipe, denoiser=Denoiser(net, task.meaning)))
         for n in trial.steps:
             options: dict[str, Any] = {"count": trial.pictures, "steps": n, "guidance": trial.guidance, "batch": 64}
             report = evaluate(drawn, world.source, world.judge, out=folder / f"{n}-steps", model=folder.name, **options)
@@ -150,17 +146,6 @@ def _shape(shape: MMDiTConfig, pipe: TextToImage) -> MMDiTConfig:
     assert pooled is not None
     side = pipe.defaults.size[0] // pipe.codec.factor // shape.patch
     return replace(shape, channels=pipe.codec.latent_channels, text_width=pipe.encoder.width, pooled_width=pooled, base_grid=side)
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """The pipeline with its solver fixed and its arithmetic in bf16, as it was trained."""
-
-    pipe: TextToImage
-
-    def __call__(self, prompts: Sequence[str], *, seeds: Sequence[int], steps: int, guidance: float) -> Any:
-        with torch.autocast(self.pipe.device.type, torch.bfloat16):
-            return self.pipe(prompts, seeds=seeds, steps=steps, guidance=guidance, solver="euler")
 
 
 @torch.no_grad()

@@ -100,7 +100,7 @@ def build_scenes(
             write_manifest(out, request, [done[f] for f in plan if f in done], complete=False)
     shards = [done[file] for file in plan]
     found = sum((Counter(shard["splits"]) for shard in shards), Counter[str]())
-    counts = {split: found[split] for split in SPLITS}
+    counts: dict[str, int] = {split: found[split] for split in SPLITS}
     write_manifest(out, request, shards, complete=True, counts=counts)
     return Report(out, counts, len(shards), kept)
 

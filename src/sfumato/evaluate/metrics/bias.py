@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
+from math import atan2, comb, degrees
 
 import torch
 from torch import Tensor
@@ -97,3 +97,11 @@ def fair_range(categories: int, counts: Sequence[int], seed: int = 0, rounds: in
         means += (drawn.double() / count - 1 / categories).abs().mean(1) / len(counts)
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
+
+
+def ita(lightness: float, b: float) -> float:
+    """Individual typology angle of a skin colour in degrees, higher = lighter: atan((L* - 50) / b*), from true CIELAB values.
+
+    L* in [0, 100] and signed b*, not their 8-bit codings (L* 2.55, b* + 128), which the published code compares with true ones.
+    """
+    return degrees(atan2(lightness - 50, b))
