@@ -44,8 +44,8 @@ CLAIM = Claim(
     budgets=("smoke", "cpu"),
 )
 # About 45 minutes on 2 cores: nine trainings on skills, six on professions, and 8,000 pictures drawn.
-SKILLS = SkillPlan(Tuning(10_240, marks=(1_280, 3_840)))
-GENDERS = GenderPlan(Tuning(5_120))
+SKILLS = SkillPlan(Tuning(7_680, marks=(1_280, 3_840)))
+GENDERS = GenderPlan(Tuning(3_840))
 # The sheet's margin: object accuracy is at least so far above spatial accuracy.
 MARGIN = 0.30
 
