@@ -62,7 +62,7 @@ class Attend(Protocol):
     def __call__(self, heads: Mapping[str, Heads], plan: Plan | None) -> Mapping[str, Tensor]: ...
 
 
-Rotate = Callable[[Tensor, Tensor], Tensor]
+Rotate = Callable[..., Tensor]  # (x, pos), and `rates` where an evaluation has its own
 
 
 def attend(heads: Mapping[str, Heads], plan: Plan | None, rotate: Rotate | None = None) -> dict[str, Tensor]:

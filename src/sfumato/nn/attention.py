@@ -100,7 +100,7 @@ ANY = "any"
 class JointAttention(nn.Module):
     """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections, or those of `ANY`.
 
-    `rotate`: the family's rotary embedding of q and k.
+    `rotate`: the family's rotary embedding of q and k; this evaluation's own rates, where it has any, are `State.cond["rates"]`.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class JointAttention(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
         heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
-        mixed = _hooks(partial(attend, rotate=self.rotate), site, call)(heads, None)
+        mixed = _hooks(partial(attend, rotate=turning(self.rotate, state)), site, call)(heads, None)
         outputs: dict[str, Tensor] = {}
         for name, x in mixed.items():
             if (out := own[name].out) is not None:
@@ -170,6 +170,12 @@ class CrossAttention(nn.Module):
         plan = {n: (Group((self.source,)),) for n in inputs}
         mixed = _hooks(partial(_planned, plan), site, call)(heads, plan)
         return {n: self.out(_heard(mixed[n], source.keep).transpose(1, 2).flatten(2), call) for n in inputs}
+
+
+def turning(rotate: Rotate | None, state: State) -> Rotate | None:
+    """`rotate` with the rates of this evaluation, where it has its own: a larger picture's depend on its size and t (`nn/rope.py`)."""
+    rates = state.cond.get("rates")
+    return rotate if rotate is None or rates is None else partial(rotate, rates=rates)
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
