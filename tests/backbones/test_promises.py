@@ -77,6 +77,21 @@ def test_garbage_in_padding_reaches_no_gradient(family: str) -> None:
     assert all(torch.equal(g, found[1][n]) for n, g in found[0].items() if g is not None)
 
 
+def test_a_text_without_words_is_finite_and_so_are_its_gradients(family: str) -> None:
+    """A dropped prompt keeps no token: where it is attended to alone, that softmax has no keys."""
+    net = built(family, None)
+    streams, cond = batch(net)
+    for tokens in cond.tokens.values():
+        tokens.keep[1] = False
+    found = net(streams, cond).pred
+    assert all(torch.isfinite(p).all() for p in found.values())
+    sum(p.square().mean() for p in found.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+    row = slice(1, 2)
+    alone = answer(net, {n: Stream(s.x[row], t=s.t[row]) for n, s in streams.items()}, cond.rows(row))
+    assert close({n: p[1:2].detach() for n, p in found.items()}, alone)
+
+
 def test_recomputation_gives_the_same_gradients(family: str) -> None:
     net, other = built(family, None), built(family, None)
     other.checkpointing = True
