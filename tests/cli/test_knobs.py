@@ -15,6 +15,7 @@ from PIL import Image
 from sfumato.backbones import backbones
 from sfumato.backbones.flux import FluxConfig
 from sfumato.backbones.mmdit import MMDiTConfig
+from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
 from sfumato.backbones.uvit import UViTConfig
 from sfumato.cli.data import Emoji
@@ -140,6 +141,10 @@ UVIT: dict[str, Any] = {
     "depth": 4, "width": 64, "heads": 1, "channels": 8, "patch": 1, "grid": 2, "words": 9, "text_width": 16, "mlp_ratio": 2,
     "skips": False, "time_mlp": True, "smooth": False,
 }  # fmt: skip
+NEXTDIT: dict[str, Any] = {
+    "depth": 1, "width": 48, "heads": 2, "kv_heads": 1, "hidden": 32, "channels": 8, "patch": 1, "text_width": 16, "qk_norm": False,
+    "variance": False, "eps": 0.1,
+}  # fmt: skip
 DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0}
 
 
@@ -150,6 +155,7 @@ DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solv
         (FluxConfig(dual=2, single=1, width=16, heads=1, channels=4, axes=(4, 6, 6), text_width=12, pooled_width=6), FLUX),
         (UViTConfig(depth=2, width=32, heads=2, channels=4, grid=4, words=8, text_width=12), UVIT),
         (PixArtConfig(depth=3, width=24, heads=2, channels=4, text_width=12, span=4.0, compress=(0,)), PIXART),
+        (NextDiTConfig(depth=2, width=32, heads=4, kv_heads=2, hidden=48, text_width=12), NEXTDIT),
     ],
 )
 def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...core.denoiser import Meaning
 from ...core.errors import ConfigError
 from ..flux import FluxConfig
 from . import SWAPPED, Format, Rule, numbered, rule
@@ -116,4 +117,5 @@ FORMAT = Format(
     derive=_derive,
     describe=_describe,
     derives=frozenset({"attention_head_dim", "in_channels", "out_channels", "patch_size", "axes_dims_rope"}),
+    meaning=Meaning(),
 )
