@@ -34,6 +34,10 @@ FLUX = {
 NEXT = {
     "num_layers": 2, "hidden_size": 48, "num_attention_heads": 4, "num_kv_heads": 2, "cross_attention_dim": 10, "multiple_of": 16,
 }  # fmt: skip
+LUMINA2 = {
+    "num_layers": 2, "num_refiner_layers": 1, "hidden_size": 48, "num_attention_heads": 4, "num_kv_heads": 2, "cap_feat_dim": 10,
+    "multiple_of": 16, "in_channels": 4, "axes_dim_rope": (4, 4, 4), "axes_lens": (20, 20, 20),
+}  # fmt: skip
 CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("PixArtTransformer2DModel", PIXART, (8, 8)),
     ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 0.5, "out_channels": 4}, (6, 10)),
@@ -49,6 +53,10 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("LuminaNextDiT2DModel", {**NEXT, "learn_sigma": False, "ffn_dim_multiplier": 1.3, "norm_eps": 1e-3, "in_channels": 3}, (6, 10)),
     ("LuminaNextDiT2DModel", {**NEXT, "qk_norm": False, "num_kv_heads": None, "patch_size": 1, "num_layers": 1}, (5, 3)),
     ("LuminaNextDiT2DModel", {**NEXT, "num_kv_heads": 1, "multiple_of": 256, "hidden_size": 32, "patch_size": 3}, (9, 15)),
+    ("Lumina2Transformer2DModel", LUMINA2, (8, 8)),
+    ("Lumina2Transformer2DModel", {**LUMINA2, "num_refiner_layers": 2, "ffn_dim_multiplier": 0.7, "norm_eps": 1e-3}, (6, 10)),
+    ("Lumina2Transformer2DModel", {**LUMINA2, "num_kv_heads": 4, "patch_size": 1, "axes_dim_rope": (8, 2, 2)}, (5, 3)),
+    ("Lumina2Transformer2DModel", {**LUMINA2, "num_kv_heads": 1, "in_channels": 3, "patch_size": 3, "multiple_of": 256}, (9, 15)),
 ]
 
 
@@ -104,6 +112,9 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
         vectors, turns = {}, get_2d_rotary_pos_embed_lumina(config.width // config.heads, 16, 16)
         keep = cond["text"].keep
         answer = theirs(x, torch.tensor([0.37]), states, keep, turns, cross_attention_kwargs={}, return_dict=False)[0]
+    elif type(theirs).__name__ == "Lumina2Transformer2DModel":
+        vectors = {}
+        answer = theirs(x, torch.tensor([0.37]), states, cond["text"].keep, return_dict=False)[0]
     else:
         vectors = {"pooled": torch.randn(1, config.pooled_width, generator=generator)}
         answer = theirs(x, states, vectors["pooled"], timestep=torch.tensor([370.0]), return_dict=False)[0]

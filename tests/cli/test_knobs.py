@@ -14,6 +14,7 @@ from PIL import Image
 
 from sfumato.backbones import backbones
 from sfumato.backbones.flux import FluxConfig
+from sfumato.backbones.lumina2 import Lumina2Config
 from sfumato.backbones.mmdit import MMDiTConfig
 from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
@@ -145,6 +146,10 @@ NEXTDIT: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 2, "kv_heads": 1, "hidden": 32, "channels": 8, "patch": 1, "text_width": 16, "qk_norm": False,
     "variance": False, "eps": 0.1,
 }  # fmt: skip
+LUMINA2: dict[str, Any] = {
+    "depth": 1, "refiners": 0, "width": 48, "heads": 2, "kv_heads": 1, "hidden": 32, "channels": 8, "patch": 1, "text_width": 16,
+    "axes": (4, 2, 2), "eps": 0.1,
+}  # fmt: skip
 DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0}
 
 
@@ -156,6 +161,7 @@ DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solv
         (UViTConfig(depth=2, width=32, heads=2, channels=4, grid=4, words=8, text_width=12), UVIT),
         (PixArtConfig(depth=3, width=24, heads=2, channels=4, text_width=12, span=4.0, compress=(0,)), PIXART),
         (NextDiTConfig(depth=2, width=32, heads=4, kv_heads=2, hidden=48, text_width=12), NEXTDIT),
+        (Lumina2Config(depth=2, refiners=1, width=32, heads=4, kv_heads=2, hidden=48, channels=4, text_width=12, axes=(2, 2, 4)), LUMINA2),
     ],
 )
 def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:
@@ -164,7 +170,7 @@ def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:
         try:
             turned = replace(plain, **{name: value})
         except ConfigError:  # Sizes that belong together are refused one by one.
-            assert (type(plain), name) in {(FluxConfig, "width"), (FluxConfig, "heads")}
+            assert (type(plain), name) in {(c, n) for c in (FluxConfig, Lumina2Config) for n in ("width", "heads")}
             continue
         assert _answer(plain) != _answer(turned), name
 
