@@ -38,6 +38,7 @@ LUMINA2 = {
     "num_layers": 2, "num_refiner_layers": 1, "hidden_size": 48, "num_attention_heads": 4, "num_kv_heads": 2, "cap_feat_dim": 10,
     "multiple_of": 16, "in_channels": 4, "axes_dim_rope": (4, 4, 4), "axes_lens": (20, 20, 20),
 }  # fmt: skip
+DIT = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "sample_size": 8, "out_channels": 8, "num_embeds_ada_norm": 7}
 CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("PixArtTransformer2DModel", PIXART, (8, 8)),
     ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 0.5, "out_channels": 4}, (6, 10)),
@@ -49,6 +50,11 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("FluxTransformer2DModel", FLUX, (8, 8)),
     ("FluxTransformer2DModel", {**FLUX, "guidance_embeds": False, "num_layers": 1}, (6, 10)),
     ("FluxTransformer2DModel", {**FLUX, "num_single_layers": 0, "axes_dims_rope": (8, 4, 4)}, (2, 4)),
+    # The class draws squares only.
+    ("DiTTransformer2DModel", DIT, (8, 8)),
+    ("DiTTransformer2DModel", {**DIT, "out_channels": None, "attention_bias": False, "num_layers": 1, "norm_eps": 1e-3}, (12, 12)),
+    ("DiTTransformer2DModel", {**DIT, "activation_fn": "gelu", "norm_elementwise_affine": True, "patch_size": 1}, (5, 5)),
+    ("DiTTransformer2DModel", {**DIT, "in_channels": 3, "out_channels": 6, "patch_size": 3, "sample_size": 15}, (9, 9)),
     ("LuminaNextDiT2DModel", NEXT, (8, 8)),
     ("LuminaNextDiT2DModel", {**NEXT, "learn_sigma": False, "ffn_dim_multiplier": 1.3, "norm_eps": 1e-3, "in_channels": 3}, (6, 10)),
     ("LuminaNextDiT2DModel", {**NEXT, "qk_norm": False, "num_kv_heads": None, "patch_size": 1, "num_layers": 1}, (5, 3)),
@@ -93,7 +99,10 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
     """Both answers to one question at batch 1, with the words' padding cut off for ours and masked for theirs."""
     config = net.config
     generator = torch.Generator().manual_seed(3)
-    x, states = torch.randn(1, config.channels, *size, generator=generator), torch.randn(1, 5, config.text_width, generator=generator)
+    x, states = (
+        torch.randn(1, config.channels, *size, generator=generator),
+        torch.randn(1, 5, getattr(config, "text_width", 1), generator=generator),
+    )
     cond, streams = {"text": Tokens(states, torch.ones(1, 5, dtype=torch.bool))}, {"image": Stream(x, t=torch.tensor([0.37]))}
     scalars: dict[str, Tensor] = {}
     if type(theirs).__name__.startswith("PixArt"):
@@ -108,6 +117,9 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
         tokens = theirs(pack(x, 2), states, vectors["pooled"], torch.tensor([0.37]), ids, torch.zeros(5, 3), guidance, return_dict=False)[0]
         answer = unpack(tokens, (size[0] // 2, size[1] // 2), 2)
         scalars = {} if guidance is None else {"guidance": guidance}
+    elif type(theirs).__name__ == "DiTTransformer2DModel":
+        cond, vectors, scalars = {}, {}, {"class": torch.tensor([5])}
+        answer = theirs(x, torch.tensor([370]), scalars["class"], return_dict=False)[0]
     elif type(theirs).__name__ == "LuminaNextDiT2DModel":
         vectors, turns = {}, get_2d_rotary_pos_embed_lumina(config.width // config.heads, 16, 16)
         keep = cond["text"].keep

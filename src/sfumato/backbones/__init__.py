@@ -32,6 +32,7 @@ class Backbones(Registry[Family]):
 backbones = Backbones("backbone")
 backbones.lazy("MMDiT", "sfumato.backbones.mmdit:FAMILY")
 backbones.lazy("Flux", "sfumato.backbones.flux:FAMILY")
+backbones.lazy("DiT", "sfumato.backbones.dit:FAMILY")
 backbones.lazy("Lumina2", "sfumato.backbones.lumina2:FAMILY")
 backbones.lazy("NextDiT", "sfumato.backbones.nextdit:FAMILY")
 backbones.lazy("PixArt", "sfumato.backbones.pixart:FAMILY")

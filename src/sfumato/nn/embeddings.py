@@ -14,10 +14,11 @@ from ..core.errors import UsageError
 from .linear import Linear
 
 
-def sinusoid(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """[cos, sin] features (..., width) of t (...), in fp32; `width` is even."""
+def sinusoid(t: Tensor, width: int, max_period: float = 10_000.0, closed: bool = False) -> Tensor:
+    """[cos, sin] features (..., width) of t (...), in fp32; `width` is even. `closed`: 1 / max_period itself is the slowest rate."""
     half = width // 2
-    rates = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    last = half - 1 if closed else half
+    rates = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / last)
     angles = t.float()[..., None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -43,13 +44,13 @@ class MLPEmbedding(nn.Module):
 class TimeEmbedding(nn.Module):
     """MLP(sinusoid_256(scale t)) of t in [0, 1], (B,) or (B, N); the sinusoid in fp32. Most networks scale t by 1000, Lumina's by 1."""
 
-    def __init__(self, width: int, features: int = 256, scale: float = 1000.0) -> None:
+    def __init__(self, width: int, features: int = 256, scale: float = 1000.0, closed: bool = False) -> None:
         super().__init__()
-        self.features, self.scale = features, scale
+        self.features, self.scale, self.closed = features, scale, closed
         self.mlp = MLPEmbedding(features, width)
 
     def forward(self, t: Tensor, call: Call | None = None) -> Tensor:
-        embedded: Tensor = self.mlp(sinusoid(self.scale * t, self.features).to(self.mlp.up.weight.dtype), call)
+        embedded: Tensor = self.mlp(sinusoid(self.scale * t, self.features, closed=self.closed).to(self.mlp.up.weight.dtype), call)
         return embedded
 
 
