@@ -39,6 +39,11 @@ LUMINA2 = {
     "multiple_of": 16, "in_channels": 4, "axes_dim_rope": (4, 4, 4), "axes_lens": (20, 20, 20),
 }  # fmt: skip
 DIT = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "sample_size": 8, "out_channels": 8, "num_embeds_ada_norm": 7}
+SANA = {
+    "num_layers": 2, "num_attention_heads": 6, "attention_head_dim": 4, "num_cross_attention_heads": 2, "cross_attention_head_dim": 12,
+    "cross_attention_dim": 24, "caption_channels": 10, "in_channels": 4, "out_channels": 4, "sample_size": 8,
+}  # fmt: skip
+SPRINT = {**SANA, "qk_norm": "rms_norm_across_heads", "guidance_embeds": True, "timestep_scale": 0.001}
 CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("PixArtTransformer2DModel", PIXART, (8, 8)),
     ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 0.5, "out_channels": 4}, (6, 10)),
@@ -55,6 +60,10 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("DiTTransformer2DModel", {**DIT, "out_channels": None, "attention_bias": False, "num_layers": 1, "norm_eps": 1e-3}, (12, 12)),
     ("DiTTransformer2DModel", {**DIT, "activation_fn": "gelu", "norm_elementwise_affine": True, "patch_size": 1}, (5, 5)),
     ("DiTTransformer2DModel", {**DIT, "in_channels": 3, "out_channels": 6, "patch_size": 3, "sample_size": 15}, (9, 9)),
+    ("SanaTransformer2DModel", SANA, (8, 8)),
+    ("SanaTransformer2DModel", {**SANA, "attention_bias": True, "patch_size": 2, "interpolation_scale": 0.5, "mlp_ratio": 1.7}, (6, 10)),
+    ("SanaTransformer2DModel", {**SPRINT, "num_layers": 1, "out_channels": None}, (5, 3)),
+    ("SanaTransformer2DModel", {**SPRINT, "norm_elementwise_affine": True, "norm_eps": 1e-3, "guidance_embeds_scale": 0.3}, (7, 4)),
     ("LuminaNextDiT2DModel", NEXT, (8, 8)),
     ("LuminaNextDiT2DModel", {**NEXT, "learn_sigma": False, "ffn_dim_multiplier": 1.3, "norm_eps": 1e-3, "in_channels": 3}, (6, 10)),
     ("LuminaNextDiT2DModel", {**NEXT, "qk_norm": False, "num_kv_heads": None, "patch_size": 1, "num_layers": 1}, (5, 3)),
@@ -117,6 +126,11 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
         tokens = theirs(pack(x, 2), states, vectors["pooled"], torch.tensor([0.37]), ids, torch.zeros(5, 3), guidance, return_dict=False)[0]
         answer = unpack(tokens, (size[0] // 2, size[1] // 2), 2)
         scalars = {} if guidance is None else {"guidance": guidance}
+    elif type(theirs).__name__ == "SanaTransformer2DModel":
+        vectors, time = {}, torch.tensor([0.37 * 1000 * theirs.config.timestep_scale])
+        guidance = torch.tensor([3.5 * theirs.config.guidance_embeds_scale]) if config.guided else None
+        scalars = {"guidance": torch.tensor([3.5])} if config.guided else {}
+        answer = theirs(x, states, time, guidance=guidance, return_dict=False)[0]
     elif type(theirs).__name__ == "DiTTransformer2DModel":
         cond, vectors, scalars = {}, {}, {"class": torch.tensor([5])}
         answer = theirs(x, torch.tensor([370]), scalars["class"], return_dict=False)[0]

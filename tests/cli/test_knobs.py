@@ -19,6 +19,7 @@ from sfumato.backbones.lumina2 import Lumina2Config
 from sfumato.backbones.mmdit import MMDiTConfig
 from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
+from sfumato.backbones.sana import SanaConfig
 from sfumato.backbones.uvit import UViTConfig
 from sfumato.cli.data import Emoji
 from sfumato.cli.evaluate import Evaluate
@@ -155,6 +156,10 @@ DIT: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 4, "classes": 9, "channels": 8, "patch": 1, "mlp_ratio": 2, "span": 8.0, "variance": False,
     "bias": False, "gelu": "none", "eps": 0.1, "affine": True, "closed": True,
 }  # fmt: skip
+SANA: dict[str, Any] = {
+    "depth": 1, "width": 48, "heads": 4, "cross_heads": 4, "hidden": 16, "channels": 8, "patch": 1, "text_width": 16, "bias": True,
+    "qk_norm": True, "affine": True, "eps": 0.1, "span": 4.0, "time_scale": 1.0, "guided": False, "guidance_scale": 1.0,
+}  # fmt: skip
 DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0}
 
 
@@ -166,6 +171,7 @@ DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solv
         (UViTConfig(depth=2, width=32, heads=2, channels=4, grid=4, words=8, text_width=12), UVIT),
         (PixArtConfig(depth=3, width=24, heads=2, channels=4, text_width=12, span=4.0, compress=(0,)), PIXART),
         (DiTConfig(depth=2, width=24, heads=2, classes=5, span=4.0), DIT),
+        (SanaConfig(depth=2, width=24, heads=2, cross_heads=2, hidden=32, channels=4, patch=2, text_width=12, guided=True), SANA),
         (NextDiTConfig(depth=2, width=32, heads=4, kv_heads=2, hidden=48, text_width=12), NEXTDIT),
         (Lumina2Config(depth=2, refiners=1, width=32, heads=4, kv_heads=2, hidden=48, channels=4, text_width=12, axes=(2, 2, 4)), LUMINA2),
     ],

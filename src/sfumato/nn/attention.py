@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from ..core.attention import Attend, Group, Heads, Plan, Rotate, attend
+from ..core.attention import Attend, Group, Heads, Plan, Rotate, attend, linear_attend
 from ..core.call import Call, Session, Site
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Units
@@ -174,12 +174,16 @@ class JointAttention(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
         heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
-        mixed = _hooks(partial(attend, rotate=turning(self.rotate, state)), site, call)(heads, None)
+        mixed = _hooks(self.mixing(state), site, call)(heads, None)
         outputs: dict[str, Tensor] = {}
         for name, x in mixed.items():
             if (out := own[name].out) is not None:
                 outputs[name] = out(x.transpose(1, 2).flatten(2), call)
         return outputs
+
+    def mixing(self, state: State) -> Attend:
+        """What mixes the heads' values."""
+        return partial(attend, rotate=turning(self.rotate, state))
 
     def units(self, prefix: str) -> Units:
         """Heads and what they own, under the parameter names that begin with `prefix`; a head owns its part of every role's."""
@@ -196,6 +200,19 @@ class JointAttention(nn.Module):
         projections = self.projections[role if role in self.projections else ANY]
         assert isinstance(projections, Projections)
         return projections
+
+
+class LinearAttention(JointAttention):
+    """`JointAttention` at a cost that grows with the tokens rather than their square (`core.attention.linear_attend`)."""
+
+    def mixing(self, state: State) -> Attend:
+        return linear_attend
+
+    def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
+        """Multiply-adds a row where `streams` attend to one another."""
+        shape, total = self._of(streams[0]).shape, sum(tokens[s] for s in streams)
+        each = shape.width // shape.heads
+        return total * (shape.projecting + 2 * shape.width * (each + 1))
 
 
 class CrossAttention(nn.Module):

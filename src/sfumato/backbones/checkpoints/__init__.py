@@ -26,7 +26,7 @@ class Rule:
     """`theirs` = the tensors of `ours` joined along `dim`, then its `order` of equal parts (theirs[k] is our part order[k]).
 
     `shares`: how much of theirs each of ours takes, as small whole numbers; () = equal parts.   `copies`: names under which they store the
-    same tensor again.
+    same tensor again.   `pointwise`: theirs is a 1 x 1 convolution, ours a Linear.
     """
 
     theirs: str
@@ -35,6 +35,7 @@ class Rule:
     shares: tuple[int, ...] = ()
     dim: int = 0
     copies: tuple[str, ...] = ()
+    pointwise: bool = False
 
     def __post_init__(self) -> None:
         if self.order and sorted(self.order) != list(range(len(self.order))):
@@ -42,6 +43,8 @@ class Rule:
 
     def split(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Our tensors from theirs."""
+        if self.pointwise and tensor.ndim == 4:
+            tensor = tensor.flatten(1)
         if self.order:
             parts = tensor.chunk(len(self.order))
             tensor = torch.cat([parts[self.order.index(k)] for k in range(len(parts))])
@@ -54,7 +57,7 @@ class Rule:
         if self.order:
             parts = tensor.chunk(len(self.order))
             tensor = torch.cat([parts[k] for k in self.order])
-        return tensor
+        return tensor[..., None, None] if self.pointwise and tensor.ndim == 2 else tensor
 
 
 def rule(theirs: str, *ours: str, order: tuple[int, ...] = (), copies: tuple[str, ...] = ()) -> Rule:
@@ -205,6 +208,7 @@ formats.lazy("FluxTransformer2DModel", "sfumato.backbones.checkpoints.flux:FORMA
 formats.lazy("Lumina2Transformer2DModel", "sfumato.backbones.checkpoints.lumina2:FORMAT")
 formats.lazy("LuminaNextDiT2DModel", "sfumato.backbones.checkpoints.nextdit:FORMAT")
 formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:FORMAT")
+formats.lazy("SanaTransformer2DModel", "sfumato.backbones.checkpoints.sana:FORMAT")
 formats.lazy("SD3Transformer2DModel", "sfumato.backbones.checkpoints.mmdit:FORMAT")
 
 
