@@ -58,7 +58,8 @@ class Identity(Session):
 def batch(net: Network, rows: slice = slice(None)) -> tuple[dict[str, Stream], Conditions]:
     """Four rows of picture and text, with padding, in the slots that the network reads. A family that needs more slots adds them here."""
     streams, cond = image(4), conditions([5, 3, 4, 1])
-    cond = Conditions({n: v for n, v in cond.tokens.items() if n in net.slots}, {n: v for n, v in cond.vectors.items() if n in net.slots})
+    scalars = {"class": torch.tensor([2, 0, 3, 5])}
+    cond = Conditions(*({n: v for n, v in slot.items() if n in net.slots} for slot in (cond.tokens, cond.vectors, scalars)))
     return {n: Stream(s.x[rows], t=s.t[rows]) for n, s in streams.items()}, cond.rows(rows)
 
 

@@ -63,6 +63,8 @@ def test_padding_is_silent(family: str) -> None:
     for garbage in (1.0, -3e38, float("nan"), float("inf")):
         found = answer(net, streams, padded(cond, garbage))
         assert all(torch.equal(found[n], p) for n, p in plain.items()), garbage
+    if not cond.tokens:  # a family without texts
+        return
     louder = {n: Tokens(t.states + 1.0, t.keep) for n, t in cond.tokens.items()}
     assert not close(answer(net, streams, replace(cond, tokens=louder)), plain), "the words themselves are heard"
 
@@ -75,6 +77,21 @@ def test_garbage_in_padding_reaches_no_gradient(family: str) -> None:
         sum(p.square().mean() for p in net(streams, padded(cond, garbage)).pred.values()).backward()
         found.append({n: p.grad for n, p in net.named_parameters()})
     assert all(torch.equal(g, found[1][n]) for n, g in found[0].items() if g is not None)
+
+
+def test_a_text_without_words_is_finite_and_so_are_its_gradients(family: str) -> None:
+    """A dropped prompt keeps no token: where it is attended to alone, that softmax has no keys."""
+    net = built(family, None)
+    streams, cond = batch(net)
+    for tokens in cond.tokens.values():
+        tokens.keep[1] = False
+    found = net(streams, cond).pred
+    assert all(torch.isfinite(p).all() for p in found.values())
+    sum(p.square().mean() for p in found.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+    row = slice(1, 2)
+    alone = answer(net, {n: Stream(s.x[row], t=s.t[row]) for n, s in streams.items()}, cond.rows(row))
+    assert close({n: p[1:2].detach() for n, p in found.items()}, alone)
 
 
 def test_recomputation_gives_the_same_gradients(family: str) -> None:
@@ -163,6 +180,7 @@ def test_a_slot_that_is_missing_or_never_read_is_refused(family: str):
         cond,
         tokens={n: v for n, v in cond.tokens.items() if n != named},
         vectors={n: v for n, v in cond.vectors.items() if n != named},
+        scalars={n: v for n, v in cond.scalars.items() if n != named},
     )
     with pytest.raises(UsageError, match=f"needs the conditioning slot {named}"):
         net(streams, lacking)

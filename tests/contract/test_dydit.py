@@ -106,9 +106,6 @@ def sliced(net: Network, masks: Masks) -> Network:
             for name, (dim, each) in units.slices.items():
                 parameter = small.get_parameter(name)
                 parameter.data = parameter.data.index_select(dim, unit.repeat_interleave(each).nonzero()[:, 0])
-            if units.kind == "heads":
-                for projections in small.get_submodule(str(info.site)).core.projections.values():
-                    projections.heads = int(unit.sum())
     return small
 
 

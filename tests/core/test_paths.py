@@ -1,4 +1,4 @@
-"""Predictions eps, x0, v and flow are one thing seen from four sides."""
+"""Predictions eps, x0, v, flow and velocity are one thing seen from five sides."""
 
 import math
 
@@ -28,9 +28,9 @@ def test_every_prediction_gives_back_x0_and_eps(name: str, prediction: Predictio
 
 
 @pytest.mark.parametrize("name", sorted(PATHS))
-@pytest.mark.parametrize("prediction", ["v", "flow"])
+@pytest.mark.parametrize("prediction", ["v", "flow", "velocity"])
 @pytest.mark.parametrize("t", [0.0, 1.0])
-def test_v_and_flow_hold_at_both_ends(name: str, prediction: Prediction, t: float):
+def test_v_flow_and_velocity_hold_at_both_ends(name: str, prediction: Prediction, t: float):
     x0, eps, at = torch.randn(2, 5), torch.randn(2, 5), torch.full((2,), t)
     x_t = path(name).mix(x0, eps, at)
     seen = view(path(name), prediction, View(x_t, x0, eps, *path(name).at(at, x_t)).get(prediction), x_t, at)

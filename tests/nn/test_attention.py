@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sfumato.core.attention import Group, Heads, Stored, attend
 from sfumato.core.call import Site
+from sfumato.core.errors import ConfigError
 from sfumato.core.state import State, Stream
 from sfumato.nn.attention import AttentionShape, JointAttention
 
@@ -80,6 +81,39 @@ def test_masked_keys_contribute_exactly_nothing():
     x["text"] = x["text"].clone()
     x["text"][:, 2:] = 1e4
     assert torch.equal(run(core, x, keep)["image"], first)
+
+
+def test_a_query_without_keys_gets_zeros_and_no_gradient():
+    core, x = build(), torch.randn(2, 5, 16, requires_grad=True)
+    keep = torch.tensor([[True] * 5, [False] * 5])
+    for grad in (True, False):  # two kernels
+        with torch.set_grad_enabled(grad):
+            out = run(core, {"image": x}, {"image": keep})["image"]
+        torch.testing.assert_close(out[1], core.projections["image"].out.bias.expand(5, 16))
+        torch.testing.assert_close(out[0], run(core, {"image": x[:1]})["image"][0])
+    run(core, {"image": x}, {"image": keep})["image"].square().sum().backward()
+    assert x.grad is not None and x.grad[0].any() and not x.grad[1].any() and torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize(("norm", "width"), [("rms", 4), ("rms across", 16), ("layer across", 16)])
+def test_norms_are_of_each_head_or_of_all_at_once(norm: str, width: int):
+    torch.manual_seed(0)
+    core, x = JointAttention(AttentionShape(16, 4, norm=norm, kv_heads=2), ("image",)), torch.randn(2, 3, 16)
+    own = core.projections["image"]
+    assert own.q_norm.weight.shape == (width,) and own.k_norm.weight.shape == (width if norm == "rms" else 8,)
+    found = own.project(x, Stream(x), None)
+    q, k = own.q(x), own.k(x)
+    if norm != "rms":
+        q, k = own.q_norm(q), own.k_norm(k)
+    q, k = (y.unflatten(-1, (-1, 4)).transpose(1, 2) for y in (q, k))
+    if norm == "rms":
+        q, k = own.q_norm(q), own.k_norm(k)
+    torch.testing.assert_close(found.q, q)
+    torch.testing.assert_close(found.k, k[:, [0, 0, 1, 1]], msg="a head of keys serves two of queries")
+    units = core.units("core")
+    assert units.count == 2 and ("core.projections.image.q_norm.weight" in units.slices) == (norm != "rms")
+    with pytest.raises(ConfigError, match="kv_heads 3"):
+        AttentionShape(16, 4, kv_heads=3)
 
 
 def heads(n: int, seed: int = 0, keep: Tensor | None = None) -> Heads:

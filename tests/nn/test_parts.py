@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from sfumato.nn.embeddings import PatchEmbedding, TimeEmbedding, sinusoid, unpatchify
+from sfumato.nn.embeddings import PatchEmbedding, TimeEmbedding, patchify, sinusoid, unpatchify
 from sfumato.nn.linear import Linear, name_linears
-from sfumato.nn.mlp import MLP
+from sfumato.nn.mlp import MLP, SwiGLU
 from sfumato.nn.modulation import Modulation, modulate
 from sfumato.nn.norms import LayerNorm, RMSNorm
 from sfumato.nn.positions import cropped_coordinates, sincos_2d, spanning_coordinates
@@ -20,6 +20,7 @@ def test_unpatchify_undoes_the_patch_layout(batch: int, rows: int, columns: int,
     # F.unfold walks patches row by row as the embedding's convolution does, channels first within a patch.
     tokens = F.unfold(x, patch, stride=patch).transpose(1, 2).unflatten(-1, (channels, patch * patch)).transpose(2, 3).flatten(2)
     assert torch.equal(unpatchify(tokens, (rows, columns), patch), x)
+    assert torch.equal(patchify(x, patch), tokens)
 
 
 def test_patches_are_embedded_in_the_order_that_unpatchify_reads():
@@ -76,6 +77,9 @@ def test_time_embedding_takes_rows_and_tokens():
     t = torch.rand(2, 3)
     torch.testing.assert_close(embed(t)[1, 2], embed(t[1])[2])
     assert embed(torch.rand(2)).shape == (2, 8)
+    raw = TimeEmbedding(8, scale=1.0)
+    raw.load_state_dict(embed.state_dict())
+    torch.testing.assert_close(raw(1000.0 * t), embed(t))
 
 
 def test_norms_equal_their_formulas():
@@ -117,6 +121,16 @@ def test_mlp_equals_its_formula():
     exact = MLP(4, 16, "none")
     exact.load_state_dict(mlp.state_dict())
     assert not torch.equal(exact(x), mlp(x)) and torch.allclose(exact(x), mlp(x), atol=1e-2)
+
+
+def test_swiglu_equals_its_formula_and_diffusers():
+    from diffusers.models.attention import LuminaFeedForward
+
+    mlp, theirs, x = SwiGLU(4, 16), LuminaFeedForward(4, 16, multiple_of=16), torch.randn(2, 3, 4)
+    for ours, name in ((mlp.gate, "linear_1"), (mlp.up, "linear_3"), (mlp.down, "linear_2")):
+        theirs.get_submodule(name).weight.data = ours.weight.data
+    torch.testing.assert_close(mlp(x), mlp.down(F.silu(mlp.gate(x)) * mlp.up(x)))
+    torch.testing.assert_close(mlp(x), theirs(x))
 
 
 def test_linears_know_their_full_names():

@@ -73,6 +73,7 @@ class Flux(Network):
         super().__init__()
         self.config = config
         self.slots = frozenset({"text", "pooled", "guidance"} if config.guided else {"text", "pooled"})
+        self.rotary = Rotary(config.axes)
         width, patched = config.width, config.channels * config.patch**2
         self.patch = Linear(patched, width, "embed")
         self.text = Linear(config.text_width, width, "embed")

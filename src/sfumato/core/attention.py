@@ -1,7 +1,8 @@
 """The attention contract: per-stream heads, and the sum of weighted groups each stream's output is made of.
 
 output[stream] = sum over its groups g of  weight_g * softmax(q K_g^T / sqrt(d), mask_g) V_g,   K_g, V_g = the group's sources joined.
-Sources are streams or stored keys and values. Masks (True = attend) and padding are combined by AND.
+Sources are streams or stored keys and values. Masks (True = attend) and padding are combined by AND; a query that they leave no key gets
+zeros.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from .errors import ConflictError
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Attend(Protocol):
     def __call__(self, heads: Mapping[str, Heads], plan: Plan | None) -> Mapping[str, Tensor]: ...
 
 
-Rotate = Callable[[Tensor, Tensor], Tensor]
+Rotate = Callable[..., Tensor]  # (x, pos), and `rates` where an evaluation has its own
 
 
 def attend(heads: Mapping[str, Heads], plan: Plan | None, rotate: Rotate | None = None) -> dict[str, Tensor]:
@@ -83,8 +86,7 @@ def _rotated(x: Tensor, pos: Tensor | None, rotate: Rotate | None) -> Tensor:
 
 def _joint(heads: Mapping[str, Heads]) -> dict[str, Tensor]:
     streams = list(heads.values())
-    q, k, v = (torch.cat([getattr(s, part) for s in streams], dim=2) for part in ("q", "k", "v"))
-    out = _softmax(q, k, v, _padding([(s.k, s.keep) for s in streams]))
+    out = _over(torch.cat([s.q for s in streams], dim=2), streams, None)
     return dict(zip(heads, out.split([s.q.shape[2] for s in streams], dim=2), strict=True))
 
 
@@ -92,15 +94,42 @@ def _grouped(heads: Mapping[str, Heads], q: Tensor, groups: Sequence[Group], rot
     total: Tensor | None = None
     for group in groups:
         sources = [heads[s] if isinstance(s, str) else replace(s, k=_rotated(s.k, s.pos, rotate)) for s in group.sources]
-        mask = _padding([(s.k, s.keep) for s in sources])
-        if group.mask is not None:
-            mask = group.mask if mask is None else group.mask & mask
-        k, v = torch.cat([s.k for s in sources], dim=2), torch.cat([s.v for s in sources], dim=2)
-        out = _softmax(q, k, v, mask) * group.weight
+        out = _over(q, sources, group.mask) * group.weight
         total = out if total is None else total + out
     if total is None:
         raise ValueError("a stream's plan needs at least one group")
     return total
+
+
+def _over(q: Tensor, sources: Sequence[Heads | Stored], mask: Tensor | None) -> Tensor:
+    """One softmax over the joined sources."""
+    k, v = torch.cat([s.k for s in sources], dim=2), torch.cat([s.v for s in sources], dim=2)
+    padding = _padding([(s.k, s.keep) for s in sources])
+    whole = mask is None and any(s.keep is None for s in sources)
+    mask = padding if mask is None else mask if padding is None else mask & padding
+    if mask is None or whole:
+        return _softmax(q, k, v, mask)
+    # A softmax over no keys (a dropped text that attends to itself) is no number, and neither is its gradient: such a query attends to
+    # everything instead, and what it heard is not used.
+    heard = mask.any(-1, keepdim=True)
+    return _softmax(q, k, v, mask | ~heard).masked_fill(~heard, 0.0)
+
+
+def linear_attend(heads: Mapping[str, Heads], plan: Plan | None) -> dict[str, Tensor]:
+    """(B, H, N, d) by stream of all streams joined: q (sum_j k_j v_j^T) / (q . sum_j k_j), q and k made positive by ReLU
+    (Katharopoulos et al., arXiv 2006.16236). Its cost grows with N, not N^2. In fp32: the sums overflow half precision.
+
+    Raises `ConflictError` for a plan, whose groups and masks need the scores that are never formed.
+    """
+    if plan is not None:
+        raise ConflictError("linear attention forms no scores, so it cannot follow a plan", "plans need a network with softmax attention")
+    with torch.autocast(next(iter(heads.values())).q.device.type, enabled=False):
+        keys = [h.k.float().relu() if h.keep is None else h.k.float().relu() * h.keep[:, None, :, None] for h in heads.values()]
+        k, v = torch.cat(keys, dim=2), torch.cat([h.v.float() for h in heads.values()], dim=2)
+        total, mass = k.transpose(-1, -2) @ v, k.sum(2, keepdim=True).transpose(-1, -2)
+        queries = {n: h.q.float().relu() for n, h in heads.items()}
+        # The published code's guard against a query that is nowhere positive.
+        return {n: ((q @ total) / (q @ mass + 1e-15)).to(heads[n].v.dtype) for n, q in queries.items()}
 
 
 # Below this many scores per head, torch's fused kernel on a CPU spends more on its backward pass than the scores themselves cost:

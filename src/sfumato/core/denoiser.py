@@ -17,16 +17,16 @@ from .paths import Path, Prediction, View, path, view
 from .program import Network
 from .state import Out, Stream
 
-TIME_MAPS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda t: t}
+TIME_MAPS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda t: t, "reversed": lambda t: 1.0 - t}
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What is saved beside the weights. `time_map` turns our t into the number the network was trained with."""
+    """What is saved beside the weights. `time_map` turns our t into the number the network was trained with: "reversed" is 0 at noise."""
 
     prediction: Prediction = "flow"
     path: str = "linear"
-    time_map: Literal["identity"] = "identity"
+    time_map: Literal["identity", "reversed"] = "identity"
 
     def __post_init__(self) -> None:
         if self.time_map not in TIME_MAPS:

@@ -1,7 +1,8 @@
-"""Noise paths x_t = alpha(t) x_0 + sigma(t) eps, and the one place where predictions eps, x0, v and flow are converted.
+"""Noise paths x_t = alpha(t) x_0 + sigma(t) eps, and the one place where predictions eps, x0, v, flow and velocity are converted.
 
 t in [0, 1], 0 = data, 1 = noise. v = alpha eps - sigma x_0 (Salimans and Ho, arXiv 2202.00512). flow = eps - x_0, which on the straight
-path is dx_t/dt (Liu et al., arXiv 2209.03003; Lipman et al., arXiv 2210.02747).
+path is dx_t/dt (Liu et al., arXiv 2209.03003; Lipman et al., arXiv 2210.02747). velocity = x_0 - eps, the same on a clock that runs
+from noise to data (Lumina-Next, arXiv 2406.18583).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from .errors import UnknownNameError
 
-Prediction = Literal["eps", "x0", "v", "flow"]
-PREDICTIONS: tuple[Prediction, ...] = ("eps", "x0", "v", "flow")
+Prediction = Literal["eps", "x0", "v", "flow", "velocity"]
+PREDICTIONS: tuple[Prediction, ...] = ("eps", "x0", "v", "flow", "velocity")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ class View:
         return self.eps - self.x0
 
     @property
+    def velocity(self) -> Tensor:
+        return self.x0 - self.eps
+
+    @property
     def score(self) -> Tensor:
         """grad log p(x_t) = - eps / sigma."""
         return -self.eps / self.sigma
@@ -104,7 +109,8 @@ def view(path: Path, prediction: Prediction, value: Tensor, x_t: Tensor, t: Tens
     if prediction == "v":
         norm = alpha**2 + sigma**2
         return View(x, (alpha * x - sigma * value) / norm, (sigma * x + alpha * value) / norm, alpha, sigma)
-    if prediction == "flow":
+    if prediction in ("flow", "velocity"):
+        value = value if prediction == "flow" else -value
         total = alpha + sigma
         return View(x, (x - sigma * value) / total, (x + alpha * value) / total, alpha, sigma)
     raise UnknownNameError("prediction", prediction, PREDICTIONS)

@@ -1,5 +1,5 @@
-"""Attention cores: over joined streams with separate weights per role (MM-DiT; Esser et al., arXiv 2403.03206, section 4), and from one
-stream to another.
+"""Attention cores: over joined streams with separate weights per role (MM-DiT; Esser et al., arXiv 2403.03206, section 4), from one stream
+to another, and both at once.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from ..core.attention import Attend, Group, Heads, Plan, Rotate, attend
+from ..core.attention import Attend, Group, Heads, Plan, Rotate, attend, linear_attend
 from ..core.call import Call, Session, Site
-from ..core.errors import UsageError
+from ..core.errors import ConfigError, UsageError
 from ..core.program import Units
 from ..core.state import State, Stream
 from .linear import Linear
@@ -24,12 +25,64 @@ from .norms import RMSNorm
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """`width` = `heads` * head width. `qk_norm`: RMS norm of each head's q and k: bounded bf16 logits. `bias`: of q, k and v."""
+    """`width` = `heads` * head width. `qk_norm`: q and k are normalised, for bounded bf16 logits. `bias`: of q, k, v; `out_bias`: of out.
+
+    norm: "rms" of each head; "rms across" and "layer across" of all heads at once, before they are split.   kv_heads: of keys and values,
+    each serving heads / kv_heads queries (grouped queries; Ainslie et al., arXiv 2305.13245); 0 = heads.   eps: of the norms.
+    """
 
     width: int
     heads: int
     qk_norm: bool = True
     bias: bool = True
+    norm: Literal["rms", "rms across", "layer across"] = "rms"
+    kv_heads: int = 0
+    out_bias: bool = True
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.heads % self.groups:
+            raise ConfigError(
+                f"width is {self.width}, heads {self.heads}, kv_heads {self.kv_heads}", "the width divides into heads, heads into kv_heads"
+            )
+
+    @property
+    def groups(self) -> int:
+        """Heads of keys and values."""
+        return self.kv_heads or self.heads
+
+    @property
+    def kv_width(self) -> int:
+        return self.groups * self.width // self.heads
+
+    def cost(self, queries: int, keys: int) -> int:
+        """Multiply-adds of one softmax, projections not counted."""
+        return 2 * queries * keys * self.width
+
+    @property
+    def projecting(self) -> int:
+        """Multiply-adds of a token's q, k, v and output."""
+        return 2 * self.width * (self.width + self.kv_width)
+
+    def normed(self, width: int) -> nn.Module:
+        """The norm of a q or k that is `width` wide before it is split."""
+        if not self.qk_norm:
+            return nn.Identity()
+        if self.norm == "rms":
+            return RMSNorm(self.width // self.heads, self.eps)
+        return RMSNorm(width, self.eps) if self.norm == "rms across" else nn.LayerNorm(width, self.eps)
+
+    def split(self, x: Tensor, norm: nn.Module | None = None, repeat: bool = False) -> Tensor:
+        """(B, N, heads d) to (B, heads, N, d), normed. `repeat`: keys or values, of which a head comes once for each query that it serves.
+
+        Heads are counted, not assumed: a surgery may have removed some.
+        """
+        if norm is not None and self.norm != "rms":
+            x = norm(x).to(x.dtype)
+        heads = x.unflatten(-1, (-1, self.width // self.heads)).transpose(1, 2)
+        if norm is not None and self.norm == "rms":
+            heads = norm(heads).to(x.dtype)  # norms may come back in fp32 under autocast; attention wants one type
+        return heads.repeat_interleave(self.heads // self.groups, dim=1) if repeat and self.groups < self.heads else heads
 
 
 class Reducer(nn.Module):
@@ -67,20 +120,24 @@ class Projections(nn.Module):
 
     def __init__(self, shape: AttentionShape, output: bool = True, ratio: int = 1) -> None:
         super().__init__()
-        self.heads = shape.heads
-        self.q, self.k, self.v = (Linear(shape.width, shape.width, role, bias=shape.bias) for role in ("q", "k", "v"))
-        self.out = Linear(shape.width, shape.width, "out") if output else None
-        head = shape.width // shape.heads
-        self.q_norm = RMSNorm(head) if shape.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(head) if shape.qk_norm else nn.Identity()
+        self.shape = shape
+        self.q = Linear(shape.width, shape.width, "q", bias=shape.bias)
+        self.k, self.v = (Linear(shape.width, shape.kv_width, role, bias=shape.bias) for role in ("k", "v"))
+        self.out = Linear(shape.width, shape.width, "out", bias=shape.out_bias) if output else None
+        self.q_norm, self.k_norm = shape.normed(shape.width), shape.normed(shape.kv_width)
         self.reduce = Reducer(shape.width, ratio) if ratio > 1 else None
 
     def slices(self, prefix: str) -> dict[str, tuple[int, int]]:
-        """What each head owns, under the parameter names that begin with `prefix`: (dimension, entries)."""
-        each = self.q.out_features // self.heads
-        parts = {"q": self.q, "k": self.k, "v": self.v} | ({} if self.reduce is None else {"reduce": self.reduce})
-        owned = {f"{prefix}.{part}.{name}": (0, each) for part, module in parts.items() for name, _ in module.named_parameters()}
-        return owned if self.out is None else owned | {f"{prefix}.out.weight": (1, each)}
+        """What each unit owns, under the parameter names that begin with `prefix`: (dimension, entries). A unit is a head of keys and
+        values with its queries; an "rms" norm serves all of them.
+        """
+        shared = ("out",) if self.shape.norm != "rms" else ("out", "q_norm", "k_norm")
+        owned = {
+            f"{prefix}.{name}": (0, len(parameter) // self.shape.groups)
+            for name, parameter in self.named_parameters()
+            if name.split(".")[0] not in shared
+        }
+        return owned if self.out is None else owned | {f"{prefix}.out.weight": (1, self.shape.width // self.shape.groups)}
 
     def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
         q, k, v = (layer(x, call) for layer in (self.q, self.k, self.v))
@@ -88,9 +145,8 @@ class Projections(nn.Module):
             if stream.grid is None or stream.keep is not None or stream.pos is not None:
                 raise UsageError("keys and values are reduced on a whole grid of tokens", "a stream with a grid, without mask or positions")
             k, v = self.reduce(k, stream.grid).to(v.dtype), self.reduce(v, stream.grid).to(v.dtype)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        # Norms may come back in fp32 under autocast; attention wants one type.
-        return Heads(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, stream.keep, stream.pos, stream.grid)
+        split = self.shape.split
+        return Heads(split(q, self.q_norm), split(k, self.k_norm, True), split(v, repeat=True), stream.keep, stream.pos, stream.grid)
 
 
 # The role of projections that serve every stream without projections of its own (FLUX's single-stream blocks).
@@ -100,7 +156,7 @@ ANY = "any"
 class JointAttention(nn.Module):
     """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections, or those of `ANY`.
 
-    `rotate`: the family's rotary embedding of q and k.
+    `rotate`: the family's rotary embedding of q and k; this evaluation's own rates, where it has any, are `State.cond["rates"]`.
     """
 
     def __init__(
@@ -118,18 +174,27 @@ class JointAttention(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
         heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
-        mixed = _hooks(partial(attend, rotate=self.rotate), site, call)(heads, None)
+        mixed = _hooks(self.mixing(state), site, call)(heads, None)
         outputs: dict[str, Tensor] = {}
         for name, x in mixed.items():
             if (out := own[name].out) is not None:
                 outputs[name] = out(x.transpose(1, 2).flatten(2), call)
         return outputs
 
+    def mixing(self, state: State) -> Attend:
+        """What mixes the heads' values."""
+        return partial(attend, rotate=turning(self.rotate, state))
+
     def units(self, prefix: str) -> Units:
         """Heads and what they own, under the parameter names that begin with `prefix`; a head owns its part of every role's."""
         roles = {role: self._of(role) for role in self.projections}
         owned = [own.slices(f"{prefix}.projections.{role}") for role, own in roles.items()]
-        return Units("heads", next(iter(roles.values())).heads, dict(ChainMap(*owned)))
+        return Units("heads", next(iter(roles.values())).shape.groups, dict(ChainMap(*owned)))
+
+    def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
+        """Multiply-adds a row where `streams` attend to one another."""
+        shape, total = self._of(streams[0]).shape, sum(tokens[s] for s in streams)
+        return total * shape.projecting + shape.cost(total, total)
 
     def _of(self, role: str) -> Projections:
         projections = self.projections[role if role in self.projections else ANY]
@@ -137,52 +202,107 @@ class JointAttention(nn.Module):
         return projections
 
 
-class CrossAttention(nn.Module):
-    """One stream's queries against another stream's keys and values, `source`, which is read as it is and not changed.
+class LinearAttention(JointAttention):
+    """`JointAttention` at a cost that grows with the tokens rather than their square (`core.attention.linear_attend`)."""
 
-    A row whose source keeps no token (a dropped prompt) gets zeros.
-    """
+    def mixing(self, state: State) -> Attend:
+        return linear_attend
+
+    def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
+        """Multiply-adds a row where `streams` attend to one another."""
+        shape, total = self._of(streams[0]).shape, sum(tokens[s] for s in streams)
+        each = shape.width // shape.heads
+        return total * (shape.projecting + 2 * shape.width * (each + 1))
+
+
+class CrossAttention(nn.Module):
+    """One stream's queries against another stream's keys and values, `source`, which is read as it is and not changed."""
 
     def __init__(self, shape: AttentionShape, source: str, source_width: int) -> None:
         super().__init__()
-        self.heads, self.source = shape.heads, source
+        self.shape, self.source = shape, source
         self.q = Linear(shape.width, shape.width, "q")
-        self.k = Linear(source_width, shape.width, "k")
-        self.v = Linear(source_width, shape.width, "v")
-        self.out = Linear(shape.width, shape.width, "out")
+        self.k = Linear(source_width, shape.kv_width, "k")
+        self.v = Linear(source_width, shape.kv_width, "v")
+        self.out = Linear(shape.width, shape.width, "out", bias=shape.out_bias)
+        self.q_norm, self.k_norm = shape.normed(shape.width), shape.normed(shape.kv_width)
 
     def units(self, prefix: str) -> Units:
         """Heads and what they own, under the parameter names that begin with `prefix`."""
-        each = self.q.out_features // self.heads
-        owned = {f"{prefix}.{part}.{kind}": (0, each) for part in ("q", "k", "v") for kind in ("weight", "bias")}
-        return Units("heads", self.heads, owned | {f"{prefix}.out.weight": (1, each)})
+        each, parts = self.shape.width // self.shape.groups, ("q", "k", "v")
+        owned = {
+            f"{prefix}.{name}": (0, len(parameter) // self.shape.groups)
+            for name, parameter in self.named_parameters()
+            if name.split(".")[0] in (parts if self.shape.norm == "rms" else (*parts, "q_norm", "k_norm"))
+        }
+        return Units("heads", self.shape.groups, owned | {f"{prefix}.out.weight": (1, each)})
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        source = state.streams[self.source]
-        split = partial(_split, heads=self.heads)
-        k, v = split(self.k(source.x, call)), split(self.v(source.x, call))
+        source, split = state.streams[self.source], self.shape.split
+        k, v = split(self.k(source.x, call), self.k_norm, True), split(self.v(source.x, call), repeat=True)
         nothing = k[:, :, :0]
         heads = {
-            n: Heads(split(self.q(x, call)).to(v.dtype), nothing, nothing, pos=state.streams[n].pos, grid=state.streams[n].grid)
+            n: Heads(
+                split(self.q(x, call), self.q_norm).to(v.dtype), nothing, nothing, pos=state.streams[n].pos, grid=state.streams[n].grid
+            )
             for n, x in inputs.items()
         }
         heads[self.source] = Heads(nothing, k, v, source.keep, source.pos)
         plan = {n: (Group((self.source,)),) for n in inputs}
-        mixed = _hooks(partial(_planned, plan), site, call)(heads, plan)
-        return {n: self.out(_heard(mixed[n], source.keep).transpose(1, 2).flatten(2), call) for n in inputs}
+        mixed = _hooks(partial(_planned, plan, None), site, call)(heads, None)
+        return {n: self.out(mixed[n].transpose(1, 2).flatten(2), call) for n in inputs}
 
 
-def _split(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+class GatedAttention(nn.Module):
+    """One stream attends to itself and, by a softmax of its own behind a gate a head, to `source` (Lumina-T2X, arXiv 2405.05945).
+
+    x -> Out(A(q, k, v) + tanh(g) A(q, k_y, v_y)): one q, which turns; k_y, which does not. The gate starts at 0: the source is not heard.
+    """
+
+    def __init__(self, shape: AttentionShape, stream: str, source: str, source_width: int, rotate: Rotate) -> None:
+        super().__init__()
+        self.stream, self.source, self.rotate = stream, source, rotate
+        self.own = Projections(shape)
+        self.k = Linear(source_width, shape.kv_width, "k", bias=shape.bias)
+        self.v = Linear(source_width, shape.kv_width, "v", bias=shape.bias)
+        self.k_norm = shape.normed(shape.kv_width)
+        self.gate = nn.Parameter(torch.zeros(shape.heads))
+
+    def units(self, prefix: str) -> Units:
+        """Heads and what they own, under the parameter names that begin with `prefix`."""
+        shape = self.own.shape
+        source = {n: p for n, p in self.named_parameters() if n.split(".")[0] in ("k", "v", "k_norm", "gate")}
+        owned = {f"{prefix}.{n}": (0, len(p) // shape.groups) for n, p in source.items() if shape.norm != "rms" or "norm" not in n}
+        return Units("heads", shape.groups, self.own.slices(f"{prefix}.own") | owned)
+
+    def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
+        """Multiply-adds a row."""
+        shape, queries, keys = self.own.shape, tokens[self.stream], tokens[self.source]
+        words = 2 * keys * self.k.in_features * shape.kv_width
+        return queries * shape.projecting + words + shape.cost(queries, queries + keys)
+
+    def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        own, words, split = (
+            self.own.project(inputs[self.stream], state.streams[self.stream], call),
+            inputs[self.source],
+            self.own.shape.split,
+        )
+        k, v = split(self.k(words, call), self.k_norm, True), split(self.v(words, call), repeat=True)
+        heads = {self.stream: own, self.source: Heads(k[:, :, :0], k, v, state.streams[self.source].keep)}
+        plan = {self.stream: (Group((self.stream,)), Group((self.source,), weight=self.gate.tanh()[:, None, None].to(v.dtype)))}
+        mixed = _hooks(partial(_planned, plan, turning(self.rotate, state)), site, call)(heads, None)
+        assert self.own.out is not None
+        return {self.stream: self.own.out(mixed[self.stream].transpose(1, 2).flatten(2), call)}
 
 
-def _planned(default: Plan, heads: Mapping[str, Heads], plan: Plan | None) -> Mapping[str, Tensor]:
-    return attend(heads, default if plan is None else plan)
+def turning(rotate: Rotate | None, state: State) -> Rotate | None:
+    """`rotate` with the rates of this evaluation, where it has its own: a larger picture's depend on its size and t (`nn/rope.py`)."""
+    rates = state.cond.get("rates")
+    return rotate if rotate is None or rates is None else partial(rotate, rates=rates)
 
 
-def _heard(mixed: Tensor, keep: Tensor | None) -> Tensor:
-    """A softmax over no keys is no number."""
-    return mixed if keep is None else mixed.masked_fill(~keep.any(1)[:, None, None, None], 0.0)
+def _planned(default: Plan, rotate: Rotate | None, heads: Mapping[str, Heads], plan: Plan | None) -> Mapping[str, Tensor]:
+    return attend(heads, default if plan is None else plan, rotate)
 
 
 def _hooks(compute: Attend, site: Site, call: Call | None) -> Attend:

@@ -14,10 +14,11 @@ from ..core.errors import UsageError
 from .linear import Linear
 
 
-def sinusoid(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """[cos, sin] features (..., width) of t (...), in fp32; `width` is even."""
+def sinusoid(t: Tensor, width: int, max_period: float = 10_000.0, closed: bool = False) -> Tensor:
+    """[cos, sin] features (..., width) of t (...), in fp32; `width` is even. `closed`: 1 / max_period itself is the slowest rate."""
     half = width // 2
-    rates = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    last = half - 1 if closed else half
+    rates = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / last)
     angles = t.float()[..., None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -41,15 +42,15 @@ class MLPEmbedding(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """MLP(sinusoid_256(1000 t)) of t in [0, 1], (B,) or (B, N); the sinusoid in fp32."""
+    """MLP(sinusoid_256(scale t)) of t in [0, 1], (B,) or (B, N); the sinusoid in fp32. Most networks scale t by 1000, Lumina's by 1."""
 
-    def __init__(self, width: int, features: int = 256) -> None:
+    def __init__(self, width: int, features: int = 256, scale: float = 1000.0, closed: bool = False) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.scale, self.closed = features, scale, closed
         self.mlp = MLPEmbedding(features, width)
 
     def forward(self, t: Tensor, call: Call | None = None) -> Tensor:
-        embedded: Tensor = self.mlp(sinusoid(1000.0 * t, self.features).to(self.mlp.up.weight.dtype), call)
+        embedded: Tensor = self.mlp(sinusoid(self.scale * t, self.features, closed=self.closed).to(self.mlp.up.weight.dtype), call)
         return embedded
 
 
@@ -87,6 +88,11 @@ def unpack(tokens: Tensor, grid: tuple[int, ...], patch: int) -> Tensor:
     """The inverse of `pack`."""
     x = tokens.unflatten(2, (-1, patch, patch)).unflatten(1, grid)
     return x.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def patchify(latents: Tensor, patch: int) -> Tensor:
+    """Latents (B, C, h, w) to tokens (B, h/p * w/p, p * p * C), channels last within a patch; `unpatchify` undoes it."""
+    return latents.unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
 def unpatchify(tokens: Tensor, grid: tuple[int, ...], patch: int) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, silu
 
 from ..core.call import Call
+from ..core.errors import ConflictError
 from ..core.program import Units
 from .linear import Linear
 
@@ -34,6 +36,66 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
         y: Tensor = self.down(gelu(self.up(x, call), approximate=self.approximate), call)
+        return y
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate x) * up x), without biases (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = Linear(width, hidden, "up", bias=False)
+        self.up = Linear(width, hidden, "up", bias=False)
+        self.down = Linear(hidden, width, "down", bias=False)
+
+    @property
+    def cost(self) -> int:
+        """Multiply-adds a token."""
+        return 3 * self.up.in_features * self.up.out_features
+
+    def units(self, prefix: str) -> Units:
+        """Hidden channels and what they own, under the parameter names that begin with `prefix`."""
+        owned = {f"{prefix}.gate.weight": (0, 1), f"{prefix}.up.weight": (0, 1), f"{prefix}.down.weight": (1, 1)}
+        return Units("channels", self.up.out_features, owned)
+
+    def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
+        y: Tensor = self.down(silu(self.gate(x, call)) * self.up(x, call), call)
+        return y
+
+
+class MixFFN(nn.Module):
+    """down(conv(silu(up x)) * silu(conv(silu(gate x)))): a gated MLP that sees its neighbours by depth-wise 3 x 3 convolutions over the
+    grid, which tell it of places (Sana; Xie et al., arXiv 2410.10629, section 3.1).
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up, self.gate = Linear(width, hidden, "up"), Linear(width, hidden, "up")
+        self.up_conv, self.gate_conv = (nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden) for _ in range(2))
+        self.down = Linear(hidden, width, "down", bias=False)
+
+    @property
+    def cost(self) -> int:
+        """Multiply-adds a token."""
+        return self.up.out_features * (3 * self.up.in_features + 2 * 9)
+
+    def units(self, prefix: str) -> Units:
+        """Hidden channels and what they own, under the parameter names that begin with `prefix`."""
+        parts = ("up", "gate", "up_conv", "gate_conv")
+        owned = {f"{prefix}.{part}.{kind}": (0, 1) for part in parts for kind in ("weight", "bias")}
+        return Units("channels", self.up.out_features, owned | {f"{prefix}.down.weight": (1, 1)})
+
+    def forward(self, x: Tensor, grid: tuple[int, ...], call: Call | None = None) -> Tensor:
+        """x (B, rows * columns, width). Raises `ConflictError` on fewer tokens than the grid has: they have no neighbours."""
+        if x.shape[1] != math.prod(grid):
+            raise ConflictError(f"{x.shape[1]} tokens do not fill a grid of {' x '.join(map(str, grid))}", "a mix-FFN needs all of them")
+
+        def seen(linear: Linear, conv: nn.Module) -> Tensor:
+            plane = silu(linear(x, call)).transpose(1, 2).unflatten(2, grid)
+            tokens: Tensor = conv(plane).flatten(2).transpose(1, 2)
+            return tokens
+
+        y: Tensor = self.down(seen(self.up, self.up_conv) * silu(seen(self.gate, self.gate_conv)), call)
         return y
 
 

@@ -13,11 +13,14 @@ from .linear import Linear
 
 
 class Modulation(nn.Module):
-    """`count` vectors of `width` from c (B, D) or per token (B, N, D), each returned as (B, 1 | N, width). Starts at zero."""
+    """`count` vectors of `width` from c (B, D) or per token (B, N, D), each returned as (B, 1 | N, width). Starts at zero.
 
-    def __init__(self, width: int, count: int) -> None:
+    `width_in`: D, where c is of another width.
+    """
+
+    def __init__(self, width: int, count: int, width_in: int | None = None) -> None:
         super().__init__()
-        self.linear = Linear(width, count * width, "modulation")
+        self.linear = Linear(width_in or width, count * width, "modulation")
         self.count = count
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal
@@ -58,27 +58,41 @@ def _sincos(position: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
+def rotary_rates(width: int, theta: float | Tensor = 10_000.0, device: torch.device | None = None) -> Tensor:
+    """(B | 1, width / 2): theta^(-2k / width), what `width` channels turn by per unit of a coordinate; theta a number or (B,). In fp64."""
+    base = torch.as_tensor(theta, dtype=torch.float64, device=device).reshape(-1, 1)
+    return base ** -(torch.arange(0, width, 2, dtype=torch.float64, device=base.device) / width)
+
+
 @dataclass(frozen=True)
 class Rotary:
     """Rotary positions over several axes (Su et al., arXiv 2104.09864): channels 2k, 2k + 1 of a head turn by coordinate * theta^(-2k / d).
 
-    `axes`: channels per coordinate, even; together the head's width. `Rotary(...)(x, pos)` is `core.attention.Rotate`.
+    `axes`: channels per coordinate, even; together the head's width. `interleaved`: the axes' pairs alternate (Lumina-Next) instead of
+    following one another; axes are then of one width. `Rotary(...)(x, pos)` is `core.attention.Rotate`.
     """
 
     axes: tuple[int, ...]
     theta: float = 10_000.0
+    interleaved: bool = False
 
-    def angles(self, pos: Tensor) -> Tensor:
-        """(B | 1, N, width / 2) of coordinates (B | 1, N, A); rates in fp64, as published tables are made."""
-        parts = []
-        for coordinate, width in zip(pos.double().unbind(-1), self.axes, strict=True):
-            rates = self.theta ** -(torch.arange(0, width, 2, dtype=torch.float64, device=pos.device) / width)
-            parts.append(coordinate[..., None] * rates)
-        return torch.cat(parts, dim=-1)
+    def arranged(self, parts: Sequence[Tensor]) -> Tensor:
+        """What belongs to each axis' pairs, (..., axis / 2) each, in the order of a head's pairs: (..., width / 2)."""
+        return torch.stack(list(parts), dim=-1).flatten(-2) if self.interleaved else torch.cat(list(parts), dim=-1)
 
-    def __call__(self, x: Tensor, pos: Tensor) -> Tensor:
+    def rates(self, device: torch.device | None = None) -> Tensor:
+        """(1, width / 2) as trained; `nn.rope` has others for larger pictures."""
+        return self.arranged([rotary_rates(width, self.theta, device) for width in self.axes])
+
+    def angles(self, pos: Tensor, rates: Tensor | None = None) -> Tensor:
+        """(B | 1, N, width / 2) of coordinates (B | 1, N, A) and `rates` (B | 1, width / 2), in fp64, as published tables are made."""
+        rates = self.rates(pos.device) if rates is None else rates
+        each = [c[..., None].expand(*c.shape, width // 2) for c, width in zip(pos.double().unbind(-1), self.axes, strict=True)]
+        return self.arranged(each) * rates[:, None]
+
+    def __call__(self, x: Tensor, pos: Tensor, rates: Tensor | None = None) -> Tensor:
         """x (B, H, N, width) turned by pos (B | 1, N, A); the arithmetic is in fp32, the result has x's type."""
-        angles = self.angles(pos)[:, None]
+        angles = self.angles(pos, rates)[:, None]
         cos, sin = angles.cos().float(), angles.sin().float()
         real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
         return torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1).flatten(-2).to(x.dtype)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.denoiser import Meaning
 from ...core.errors import ConfigError, UnknownNameError, WeightsError
 from ...core.registry import Registry
 
@@ -24,7 +25,8 @@ from ...core.registry import Registry
 class Rule:
     """`theirs` = the tensors of `ours` joined along `dim`, then its `order` of equal parts (theirs[k] is our part order[k]).
 
-    `shares`: how much of theirs each of ours takes, as small whole numbers; () = equal parts.
+    `shares`: how much of theirs each of ours takes, as small whole numbers; () = equal parts.   `copies`: names under which they store the
+    same tensor again.   `pointwise`: theirs is a 1 x 1 convolution, ours a Linear.
     """
 
     theirs: str
@@ -32,6 +34,8 @@ class Rule:
     order: tuple[int, ...] = ()
     shares: tuple[int, ...] = ()
     dim: int = 0
+    copies: tuple[str, ...] = ()
+    pointwise: bool = False
 
     def __post_init__(self) -> None:
         if self.order and sorted(self.order) != list(range(len(self.order))):
@@ -39,6 +43,8 @@ class Rule:
 
     def split(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Our tensors from theirs."""
+        if self.pointwise and tensor.ndim == 4:
+            tensor = tensor.flatten(1)
         if self.order:
             parts = tensor.chunk(len(self.order))
             tensor = torch.cat([parts[self.order.index(k)] for k in range(len(parts))])
@@ -51,11 +57,11 @@ class Rule:
         if self.order:
             parts = tensor.chunk(len(self.order))
             tensor = torch.cat([parts[k] for k in self.order])
-        return tensor
+        return tensor[..., None, None] if self.pointwise and tensor.ndim == 2 else tensor
 
 
-def rule(theirs: str, *ours: str, order: tuple[int, ...] = ()) -> Rule:
-    return Rule(theirs, ours, order)
+def rule(theirs: str, *ours: str, order: tuple[int, ...] = (), copies: tuple[str, ...] = ()) -> Rule:
+    return Rule(theirs, ours, order, copies=copies)
 
 
 # diffusers' AdaLayerNormContinuous holds (scale, shift) where the originals, and ours, hold (shift, scale).
@@ -70,8 +76,10 @@ class Format:
     """One class of diffusers: `rules` for its weights and, for its config, `fields` (their name -> ours) and `fixed` (their name -> the
     values we compute with; any other value is refused). `derives`: their names behind our fields that depend on several.
 
-    `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   originals: the Linears under the names of the
-    model's first release, which kohya and ai-toolkit keep in their files.
+    `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   `unread`: names of theirs that their own forward
+    never reads, vectors as long as the field of our config that is named; left behind, and written as zeros.   `meaning`: what the
+    published network's numbers are, where our paths and time maps have a name for it; None where they have none (a discrete schedule).
+    `originals`: the Linears under the names of the model's first release, which kohya and ai-toolkit keep in their files.
     """
 
     class_name: str
@@ -84,6 +92,8 @@ class Format:
     derives: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
     originals: Callable[[Any], tuple[Rule, ...]] = field(default=lambda config: ())
+    unread: Mapping[str, str] = field(default_factory=dict)
+    meaning: Meaning | None = None
 
     def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         """Our config's fields. Raises `ConfigError` naming a flag that is unknown or has a value we do not compute with."""
@@ -106,11 +116,19 @@ class Format:
         return {"_class_name": self.class_name, **plain, **self.describe(vars(ours))}
 
     def to_ours(self, config: Any, theirs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Our names and tensors, one of theirs at a time. Raises `WeightsError` listing the tensors that no rule knows."""
+        """Our names and tensors, one of theirs at a time. Raises `WeightsError` listing the tensors that no rule knows, and where a copy
+        differs from its original.
+        """
         table = Table(self.rules(config))
         strangers: list[str] = []
         for name in theirs:
-            if name in self.ignored:
+            if name in self.ignored or name in self.unread:
+                continue
+            if (original := table.original(name)) is not None:
+                if original not in theirs or not torch.equal(theirs[name], theirs[original]):
+                    raise WeightsError(
+                        f"{name} differs from {original}", f"a {self.class_name} as published holds the same numbers in both"
+                    )
                 continue
             if (found := table.ours(name)) is None:
                 strangers.append(name)
@@ -125,13 +143,17 @@ class Format:
 
     def to_theirs(self, config: Any, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their names and tensors. Raises `WeightsError` for tensors of ours that their format has no place for."""
-        written: dict[str, Tensor] = {}
+        like = next(iter(ours.values()))
+        written = {name: like.new_zeros(getattr(config, length)) for name, length in self.unread.items()}
         used: set[str] = set()
         for each in self.rules(config):
             for suffix in ("", ".weight", ".bias"):
                 names = tuple(f"{n}{suffix}" for n in each.ours)
                 if all(n in ours for n in names):
-                    written[f"{each.theirs}{suffix}"] = each.join(tuple(ours[n] for n in names))
+                    joined = each.join(tuple(ours[n] for n in names))
+                    # A file of safetensors holds no tensor twice.
+                    written[f"{each.theirs}{suffix}"] = joined
+                    written |= {f"{copy}{suffix}": joined.clone() for copy in each.copies}
                     used |= set(names)
         if left := sorted(ours.keys() - used):
             raise WeightsError(f"a {self.class_name} has no place for {', '.join(left[:5])}", "save in sfumato's own format")
@@ -148,6 +170,18 @@ class Table:
     def _by_name(self) -> dict[str, Rule]:
         return {r.theirs: r for r in self.rules}
 
+    @cached_property
+    def _originals(self) -> dict[str, str]:
+        return {copy: r.theirs for r in self.rules for copy in r.copies}
+
+    def original(self, theirs: str) -> str | None:
+        """The name of which a tensor of theirs is a copy; None when it is none."""
+        stem, _, suffix = theirs.rpartition(".")
+        for name, end in ((theirs, ""), (stem, f".{suffix}")):
+            if (found := self._originals.get(name)) is not None:
+                return found + end
+        return None
+
     def ours(self, theirs: str) -> tuple[Rule, tuple[str, ...]] | None:
         """The rule for a tensor of theirs and the names of ours it becomes; None when no rule knows it."""
         stem, _, suffix = theirs.rpartition(".")
@@ -163,12 +197,20 @@ def numbered(rules: tuple[Rule, ...], count: int, mark: str = "{i}") -> tuple[Ru
     def fill(text: str, i: int) -> str:
         return text.replace(mark, str(i))
 
-    return tuple(replace(r, theirs=fill(r.theirs, i), ours=tuple(fill(o, i) for o in r.ours)) for i in range(count) for r in rules)
+    return tuple(
+        replace(r, theirs=fill(r.theirs, i), ours=tuple(fill(o, i) for o in r.ours), copies=tuple(fill(c, i) for c in r.copies))
+        for i in range(count)
+        for r in rules
+    )
 
 
 formats: Registry[Format] = Registry("diffusers class")
+formats.lazy("DiTTransformer2DModel", "sfumato.backbones.checkpoints.dit:FORMAT")
 formats.lazy("FluxTransformer2DModel", "sfumato.backbones.checkpoints.flux:FORMAT")
+formats.lazy("Lumina2Transformer2DModel", "sfumato.backbones.checkpoints.lumina2:FORMAT")
+formats.lazy("LuminaNextDiT2DModel", "sfumato.backbones.checkpoints.nextdit:FORMAT")
 formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:FORMAT")
+formats.lazy("SanaTransformer2DModel", "sfumato.backbones.checkpoints.sana:FORMAT")
 formats.lazy("SD3Transformer2DModel", "sfumato.backbones.checkpoints.mmdit:FORMAT")
 
 

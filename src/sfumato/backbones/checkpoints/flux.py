@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...core.denoiser import Meaning
 from ...core.errors import ConfigError
 from ..flux import FluxConfig
 from . import SWAPPED, Format, Rule, numbered, rule
@@ -156,4 +157,5 @@ FORMAT = Format(
     describe=_describe,
     derives=frozenset({"attention_head_dim", "in_channels", "out_channels", "patch_size", "axes_dims_rope"}),
     originals=_originals,
+    meaning=Meaning(),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ...core.config import from_dict
+from ...core.denoiser import Denoiser
 from ...core.errors import ConfigError, UnknownNameError
 from ...core.files import refuse_overwrite, write_json, write_tensors
 from ...core.program import Network
@@ -47,6 +48,18 @@ def empty_network(folder: Path) -> tuple[Network, Format | None]:
         raise ConfigError(f"{folder / 'config.json'}: {error.message}", error.hint) from error
     with torch.device("meta"):
         return family.network(shape), form
+
+
+def load_denoiser(folder: Path, dtype: torch.dtype | None = None) -> Denoiser:
+    """The network in `folder`, of a class of diffusers, with what its numbers mean: their times and signs become ours.
+
+    Raises `ConfigError` for a class that predicts on a path without a name here, and what `load_network` raises.
+    """
+    name = str(read_json(folder / "config.json").get("_class_name", "?"))
+    meaning = formats.get(name).meaning
+    if meaning is None:
+        raise ConfigError(f"a {name} predicts on a path that has no name here", "load_network reads its weights; say what they mean")
+    return Denoiser(load_network(folder, dtype), meaning)
 
 
 def save_network(net: Network, folder: Path, overwrite: bool = False) -> Path:

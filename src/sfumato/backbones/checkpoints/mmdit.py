@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...core.denoiser import Meaning
 from ...core.errors import ConfigError
 from ..mmdit import MMDiTConfig
 from . import SWAPPED, Format, Rule, numbered, rule
@@ -168,4 +169,5 @@ FORMAT = Format(
     ),
     ignored=frozenset({"pos_embed.pos_embed"}),
     originals=_originals,
+    meaning=Meaning(),
 )

@@ -1,3 +1,3 @@
-"""Policies: what may ride on a sampling run (recorders so far). Each is a frozen config whose session overrides some of the hooks in
-`core/call.py`. May touch core/ only.
+"""Policies: what may ride on a sampling run (a recorder, larger pictures). Each is a frozen config whose session overrides some of the
+hooks in `core/call.py`. May touch core/ and nn/.
 """

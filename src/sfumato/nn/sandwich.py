@@ -1,0 +1,78 @@
+"""Branches between two norms, with scales and bounded gates but no shifts (Lumina-Next; Zhuo et al., arXiv 2406.18583, section 2.1).
+
+    x += tanh(gate(c)) * RMS_after(core(RMS_before(x) * (1 + scale(c))))        without modulation: x += RMS_after(core(RMS_before(x)))
+
+The gate is at most 1 and what it multiplies has unit size, so no branch can blow up the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from torch import Tensor
+
+from ..core.call import Call, Site
+from ..core.program import Branch, SiteInfo
+from ..core.state import State
+from .attention import GatedAttention, JointAttention
+from .mlp import SwiGLU
+from .modulation import Modulation
+from .norms import RMSNorm
+
+
+class Sandwich(Branch):
+    """`streams` share all weights. `width_c`: of the condition `State.cond["c"]`; 0 = no modulation."""
+
+    def __init__(self, streams: tuple[str, ...], width: int, width_c: int, eps: float) -> None:
+        super().__init__()
+        self.streams = streams
+        self.before, self.after = RMSNorm(width, eps), RMSNorm(width, eps)
+        self.modulation = Modulation(width, 2, width_c) if width_c else None
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        inputs = {n: self.before(state[n]) for n in self.streams}
+        if self.modulation is None:
+            return inputs, {}
+        scale, gate = self.modulation(state.cond["c"], call)
+        return {n: x * (1 + scale) for n, x in inputs.items()}, {n: gate.tanh() for n in self.streams}
+
+
+class SandwichAttention(Sandwich):
+    """`core` attends over `streams`."""
+
+    name = "attention"
+
+    def __init__(self, core: JointAttention | GatedAttention, streams: tuple[str, ...], width: int, width_c: int, eps: float) -> None:
+        super().__init__(streams, width, width_c, eps)
+        self.core = core
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        return {n: self.after(x) for n, x in self.core(inputs, state, site, call).items()}
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        units = self.core.units(f"{prefix}.core")
+        return SiteInfo(site, self.streams, info.parameters, (units,), partial(self.core.cost, streams=self.streams))
+
+
+class SandwichMLP(Sandwich):
+    """`core` treats each token of `streams` by itself."""
+
+    name = "mlp"
+
+    def __init__(self, core: SwiGLU, streams: tuple[str, ...], width: int, width_c: int, eps: float) -> None:
+        super().__init__(streams, width, width_c, eps)
+        self.core = core
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        return {n: self.after(self.core(x, call)) for n, x in inputs.items()}
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        core = self.core
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            return sum(tokens[s] for s in self.streams) * core.cost
+
+        return SiteInfo(site, self.streams, info.parameters, (core.units(f"{prefix}.core"),), cost)
