@@ -170,6 +170,6 @@ def test_a_judge_without_eyes_refuses_scenes() -> None:
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="no judge is shipped in this checkout")
 def test_the_shipped_judge_loads_and_states_its_accuracy() -> None:
     judge = Judge.load()
-    assert (SHIPPED / "judge.safetensors").stat().st_size <= 17 * 2**20
-    assert len(judge.styles) == 6 and judge.card["held_out"]["concept_top1"]["value"] > 0.5
+    assert (SHIPPED / "judge.safetensors").stat().st_size <= 24 * 2**20
+    assert len(judge.styles) == 6 and judge.card["held_out"]["concept_top1"]["value"] > 0.6
     assert judge(torch.ones(1, 3, 128, 128)).embedding.norm().item() == pytest.approx(1.0, abs=1e-3)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tests.backbones.test_checkpoints import FLUX, PIXART, SD3, asked, ours_of, peer
+from tests.backbones.peers import FLUX, PIXART, SD3, asked, ours_of, peer
 from torch import Tensor, nn
 
 from sfumato.core.call import Call

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.backbones.gate import batch
-from tests.backbones.test_checkpoints import error
+from tests.backbones.peers import error
 from torch import Tensor
 
 from sfumato.backbones import backbones

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
 from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
-from tests.backbones.test_checkpoints import error
+from tests.backbones.peers import error
 from torch import Tensor
 
 from sfumato.backbones import backbones
