@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..core.call import Call, Site
+from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Branch, Network, SiteInfo
+from ..core.program import Block, Network
 from ..core.state import State, Stream
 from ..nn.attention import AttentionShape, JointAttention
 from ..nn.embeddings import PatchEmbedding, TimeEmbedding, token_grid, unpatchify
@@ -26,6 +26,7 @@ from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP
 from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
+from ..nn.picture import PictureAttention, PictureMLP
 from ..nn.positions import sincos_2d
 from . import Family
 
@@ -109,60 +110,30 @@ class DiT(Network):
         return dict(zip(("image", "variance"), out.split(self.config.channels, dim=1), strict=False))
 
 
-class _Modulated(Branch):
-    """gate(c) * core(mod(norm(x), c)) of the picture."""
-
-    streams = ("image",)
-    norm: nn.Module
-
+class AttentionBranch(PictureAttention):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.modulation = Modulation(config.width, 3)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shift, scale, gate = self.modulation(state.cond["c"], call)
-        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
-
-
-class AttentionBranch(_Modulated):
-    name = "attention"
-
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__(config)
-        self.norm = LayerNorm(config.width)
+        self.norm, self.modulation = LayerNorm(config.width), Modulation(config.width, 3)
         self.core = JointAttention(AttentionShape(config.width, config.heads, qk_norm=False, bias=config.bias), self.streams)
 
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
-        return outputs
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            return self.core.cost(tokens, self.streams)
-
-        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.norm, self.modulation, state, call)
 
 
-class MLPBranch(_Modulated):
-    name = "mlp"
-
+class MLPBranch(PictureMLP):
     def __init__(self, config: DiTConfig) -> None:
-        super().__init__(config)
+        super().__init__()
         self.norm = nn.LayerNorm(config.width, config.eps) if config.affine else LayerNorm(config.width, config.eps)
+        self.modulation = Modulation(config.width, 3)
         self.core = MLP(config.width, config.mlp_ratio * config.width, config.gelu)
 
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {"image": self.core(inputs["image"], call)}
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.norm, self.modulation, state, call)
 
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
 
-        def cost(tokens: Mapping[str, int]) -> int:
-            return tokens["image"] * self.core.cost
-
-        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
+def _modulated(norm: nn.Module, modulation: Modulation, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    shift, scale, gate = modulation(state.cond["c"], call)
+    return {"image": modulate(norm(state["image"]), shift, scale)}, {"image": gate}
 
 
 def _initialise(net: DiT) -> None:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ..core.call import Call, Site
+from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError
-from ..core.program import Block, Branch, Network, SiteInfo
+from ..core.program import Block, Network
 from ..core.state import State, Stream
 from ..nn.attention import AttentionShape, CrossAttention, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, sinusoid, token_grid, unpatchify
@@ -29,6 +29,7 @@ from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP
 from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm
+from ..nn.picture import PictureAttention, PictureCross, PictureMLP
 from ..nn.positions import sincos_2d
 from . import Family
 
@@ -88,7 +89,7 @@ class PixArt(Network):
         self.final_norm = LayerNorm(width)
         self.final_modulation = TableModulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels * (2 if config.variance else 1), "head")
-        self.set_program([Block(SelfBranch(config, i), CrossBranch(config), MLPBranch(config)) for i in range(config.depth)])
+        self.set_program([_block(config, i) for i in range(config.depth)])
         _initialise(self)
         name_linears(self)
 
@@ -122,89 +123,32 @@ class PixArt(Network):
         return dict(zip(("image", "variance"), out.split(self.config.channels, dim=1), strict=False))
 
 
-class SelfBranch(Branch):
-    name = "attention"
-    streams = ("image",)
-
+class SelfBranch(PictureAttention):
     def __init__(self, config: PixArtConfig, index: int) -> None:
         super().__init__()
-        self.norm = LayerNorm(config.width)
-        self.modulation = TableModulation(config.width, 3)
-        shape = AttentionShape(config.width, config.heads, qk_norm=False)
-        self.ratio = config.ratio if index in config.compress else 1
-        self.core = JointAttention(shape, ("image",), ratio=self.ratio)
+        self.norm, self.modulation = LayerNorm(config.width), TableModulation(config.width, 3)
+        shape, ratio = AttentionShape(config.width, config.heads, qk_norm=False), config.ratio if index in config.compress else 1
+        self.core = JointAttention(shape, self.streams, ratio=ratio)
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         shift, scale, gate = self.modulation(state.cond["t0"][:, :3])
         return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
-        return outputs
 
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-        width = self.norm.width
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            count = tokens["image"]
-            keys = count // self.ratio**2
-            reducing = 2 * count * width if self.ratio > 1 else 0
-            return 4 * count * width * width + 2 * count * keys * width + reducing
-
-        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
-
-
-class CrossBranch(Branch):
-    name = "cross"
-    streams = ("image",)
-
+class MLPBranch(PictureMLP):
     def __init__(self, config: PixArtConfig) -> None:
         super().__init__()
-        self.core = CrossAttention(AttentionShape(config.width, config.heads, qk_norm=False), "text", config.width)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {"image": state["image"]}, {}
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
-        return outputs
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-        width = self.core.q.in_features
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            image, text = tokens["image"], tokens["text"]
-            return 2 * (image + text) * width * width + 2 * image * text * width
-
-        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
-
-
-class MLPBranch(Branch):
-    name = "mlp"
-    streams = ("image",)
-
-    def __init__(self, config: PixArtConfig) -> None:
-        super().__init__()
-        self.norm = LayerNorm(config.width)
-        self.modulation = TableModulation(config.width, 3)
+        self.norm, self.modulation = LayerNorm(config.width), TableModulation(config.width, 3)
         self.core = MLP(config.width, config.mlp_ratio * config.width)
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         shift, scale, gate = self.modulation(state.cond["t0"][:, 3:])
         return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {"image": self.core(inputs["image"], call)}
 
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            return tokens["image"] * self.core.cost
-
-        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
+def _block(config: PixArtConfig, index: int) -> Block:
+    shape = AttentionShape(config.width, config.heads, qk_norm=False)
+    return Block(SelfBranch(config, index), PictureCross(CrossAttention(shape, "text", config.width)), MLPBranch(config))
 
 
 def _initialise(net: PixArt) -> None:

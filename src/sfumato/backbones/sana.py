@@ -21,7 +21,7 @@ from torch.nn.functional import silu
 from ..core.call import Call, Site
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError
-from ..core.program import Block, Branch, Network, SiteInfo
+from ..core.program import Block, Network
 from ..core.state import State, Stream
 from ..nn.attention import AttentionShape, CrossAttention, LinearAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
@@ -29,6 +29,7 @@ from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MixFFN
 from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm, RMSNorm
+from ..nn.picture import PictureAttention, PictureCross, PictureMLP
 from ..nn.positions import sincos_2d
 from . import Family
 
@@ -91,7 +92,7 @@ class Sana(Network):
         self.final_norm = LayerNorm(width)
         self.final_modulation = TableModulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels, "head")
-        self.set_program([Block(SelfBranch(config), CrossBranch(config), MLPBranch(config)) for _ in range(config.depth)])
+        self.set_program([_block(config) for _ in range(config.depth)])
         _initialise(self)
         name_linears(self)
 
@@ -121,10 +122,7 @@ class Sana(Network):
         return {"image": unpatchify(tokens, grid, self.config.patch)}
 
 
-class SelfBranch(Branch):
-    name = "attention"
-    streams = ("image",)
-
+class SelfBranch(PictureAttention):
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
         self.norm, self.modulation = LayerNorm(config.width, config.eps), TableModulation(config.width, 3)
@@ -135,49 +133,9 @@ class SelfBranch(Branch):
         shift, scale, gate = self.modulation(state.cond["t0"][:, :3])
         return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
-        return outputs
 
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            return self.core.cost(tokens, self.streams)
-
-        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
-
-
-class CrossBranch(Branch):
-    name = "cross"
-    streams = ("image",)
-
-    def __init__(self, config: SanaConfig) -> None:
-        super().__init__()
-        shape = AttentionShape(config.width, config.cross_heads, config.qk_norm, norm="rms across", eps=1e-5)
-        self.core = CrossAttention(shape, "text", config.width)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {"image": state["image"]}, {}
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
-        return outputs
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-        shape = self.core.shape
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            image, text = tokens["image"], tokens["text"]
-            return 2 * (image + text) * shape.width**2 + shape.cost(image, text)
-
-        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
-
-
-class MLPBranch(Branch):
-    name = "mlp"
-    streams = ("image",)
+class MLPBranch(PictureMLP):
+    core: MixFFN  # type: ignore[assignment]
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
@@ -194,13 +152,10 @@ class MLPBranch(Branch):
         assert grid is not None
         return {"image": self.core(inputs["image"], grid, call)}
 
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
 
-        def cost(tokens: Mapping[str, int]) -> int:
-            return tokens["image"] * self.core.cost
-
-        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
+def _block(config: SanaConfig) -> Block:
+    shape = AttentionShape(config.width, config.cross_heads, config.qk_norm, norm="rms across", eps=1e-5)
+    return Block(SelfBranch(config), PictureCross(CrossAttention(shape, "text", config.width)), MLPBranch(config))
 
 
 def _initialise(net: Sana) -> None:

@@ -193,8 +193,10 @@ class JointAttention(nn.Module):
 
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` attend to one another."""
-        shape, total = self._of(streams[0]).shape, sum(tokens[s] for s in streams)
-        return total * shape.projecting + shape.cost(total, total)
+        own, total = self._of(streams[0]), sum(tokens[s] for s in streams)
+        ratio = 1 if own.reduce is None else own.reduce.ratio
+        reducing = 2 * total * own.shape.kv_width if ratio > 1 else 0
+        return total * own.shape.projecting + own.shape.cost(total, total // ratio**2) + reducing
 
     def _of(self, role: str) -> Projections:
         projections = self.projections[role if role in self.projections else ANY]
@@ -236,6 +238,11 @@ class CrossAttention(nn.Module):
             if name.split(".")[0] in (parts if self.shape.norm == "rms" else (*parts, "q_norm", "k_norm"))
         }
         return Units("heads", self.shape.groups, owned | {f"{prefix}.out.weight": (1, each)})
+
+    def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
+        """Multiply-adds a row where `streams` read the source."""
+        shape, queries, keys = self.shape, sum(tokens[s] for s in streams), tokens[self.source]
+        return 2 * queries * shape.width**2 + 2 * keys * self.k.in_features * shape.kv_width + shape.cost(queries, keys)
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         source, split = state.streams[self.source], self.shape.split

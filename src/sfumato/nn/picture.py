@@ -1,0 +1,78 @@
+"""Branches over the picture's tokens alone, which families of one image stream share: how a core is called, counted and cut into units.
+
+A family says how the core's inputs are prepared: which norm, whose modulation, what gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from torch import Tensor
+
+from ..core.call import Call, Site
+from ..core.program import Branch, SiteInfo
+from ..core.state import State
+from .attention import CrossAttention, JointAttention
+from .mlp import MLP
+
+PICTURE = ("image",)
+
+
+class PictureAttention(Branch):
+    """`core` attends from the picture to itself."""
+
+    name = "attention"
+    streams = PICTURE
+    core: JointAttention
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
+        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
+        return outputs
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        units = self.core.units(f"{prefix}.core")
+        return SiteInfo(site, self.streams, info.parameters, (units,), partial(self.core.cost, streams=self.streams))
+
+
+class PictureCross(Branch):
+    """The picture reads the text, without norm and gate (PixArt, arXiv 2310.00426)."""
+
+    name = "cross"
+    streams = PICTURE
+
+    def __init__(self, core: CrossAttention) -> None:
+        super().__init__()
+        self.core = core
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {"image": state["image"]}, {}
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
+        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
+        return outputs
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+        units = self.core.units(f"{prefix}.core")
+        return SiteInfo(site, self.streams, info.parameters, (units,), partial(self.core.cost, streams=self.streams))
+
+
+class PictureMLP(Branch):
+    """`core` treats each token by itself."""
+
+    name = "mlp"
+    streams = PICTURE
+    core: MLP
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        return {"image": self.core(inputs["image"], call)}
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        info = super().describe(site, prefix)
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            return tokens["image"] * self.core.cost
+
+        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
