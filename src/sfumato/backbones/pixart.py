@@ -29,7 +29,7 @@ from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP
 from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm
-from ..nn.picture import PictureAttention, PictureCross, PictureMLP
+from ..nn.picture import PictureAttention, PictureCross, PictureMLP, initialise_like_pixart
 from ..nn.positions import sincos_2d
 from . import Family
 
@@ -90,7 +90,7 @@ class PixArt(Network):
         self.final_modulation = TableModulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels * (2 if config.variance else 1), "head")
         self.set_program([_block(config, i) for i in range(config.depth)])
-        _initialise(self)
+        initialise_like_pixart(self, self.final)
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
@@ -149,22 +149,6 @@ class MLPBranch(PictureMLP):
 def _block(config: PixArtConfig, index: int) -> Block:
     shape = AttentionShape(config.width, config.heads, qk_norm=False)
     return Block(SelfBranch(config, index), PictureCross(CrossAttention(shape, "text", config.width)), MLPBranch(config))
-
-
-def _initialise(net: PixArt) -> None:
-    """The paper's: Xavier for matrices, 0.02 for embeddings and the shared projection, zero for what leaves cross-attention and the net."""
-    for module in net.modules():
-        if isinstance(module, Linear):
-            if module.role in ("modulation", "embed"):
-                nn.init.normal_(module.weight, std=0.02)
-            else:
-                nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-    # A module comes before its parts, so what starts closed is closed last.
-    for module in net.modules():
-        if isinstance(module, CrossAttention):
-            nn.init.zeros_(module.out.weight)
-    nn.init.zeros_(net.final.weight)
 
 
 def tiny(seed: int = 0, **shape: Any) -> PixArt:

@@ -29,7 +29,7 @@ from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MixFFN
 from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm, RMSNorm
-from ..nn.picture import PictureAttention, PictureCross, PictureMLP
+from ..nn.picture import PictureAttention, PictureCross, PictureMLP, initialise_like_pixart
 from ..nn.positions import sincos_2d
 from . import Family
 
@@ -93,7 +93,7 @@ class Sana(Network):
         self.final_modulation = TableModulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels, "head")
         self.set_program([_block(config) for _ in range(config.depth)])
-        _initialise(self)
+        initialise_like_pixart(self, self.final)
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
@@ -156,23 +156,6 @@ class MLPBranch(PictureMLP):
 def _block(config: SanaConfig) -> Block:
     shape = AttentionShape(config.width, config.cross_heads, config.qk_norm, norm="rms across", eps=1e-5)
     return Block(SelfBranch(config), PictureCross(CrossAttention(shape, "text", config.width)), MLPBranch(config))
-
-
-def _initialise(net: Sana) -> None:
-    """PixArt's: Xavier for matrices, 0.02 for embeddings and the shared projection, zero for what leaves cross-attention and the net."""
-    for module in net.modules():
-        if isinstance(module, Linear):
-            if module.role in ("modulation", "embed"):
-                nn.init.normal_(module.weight, std=0.02)
-            else:
-                nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    # A module comes before its parts, so what starts closed is closed last.
-    for module in net.modules():
-        if isinstance(module, CrossAttention):
-            nn.init.zeros_(module.out.weight)
-    nn.init.zeros_(net.final.weight)
 
 
 def tiny(seed: int = 0, **shape: Any) -> Sana:

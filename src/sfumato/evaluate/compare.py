@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +37,16 @@ STATISTICS: Mapping[str, Callable[[Tensor, Tensor], float]] = {
     "coverage": lambda a, b: coverage(a, b, 5),
 }
 LOWER_IS_BETTER = ("frechet", "kernel", "cmmd")
+
+
+class Side(Protocol):
+    """What was seen of one model: its report, and which places of those asked for it drew whole."""
+
+    @property
+    def report(self) -> Any: ...
+
+    @property
+    def places(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -95,25 +105,34 @@ class Comparison:
 def compare(first: Examined, second: Examined, judge: Judge) -> Comparison:
     """Raises `UsageError` when the two were asked for other prompts or seeds, measured in other features, or share no whole picture."""
     a, b = first.report, second.report
-    if (a.pairs, a.seed) != (b.pairs, b.seed):
-        raise UsageError(f"{a.model} drew {a.pairs} pairs with seed {a.seed}, {b.model} {b.pairs} pairs with seed {b.seed}", "ask the same")
+    if a.pairs != b.pairs:
+        raise UsageError(f"{a.model} drew {a.pairs} pairs, {b.model} {b.pairs} pairs", "ask the same")
     if a.features != b.features:
         raise UsageError(f"{a.model} is measured in {a.features}, {b.model} in {b.features}", "measure both in the same features")
+    here, there = both_drew(first, second)
+    values = [_values(first, judge, here), _values(second, judge, there)]
+    return Comparison(
+        first=a.model,
+        second=b.model,
+        count=len(here),
+        pictures={title: Score.mean(values[0][title] - values[1][title]) for title in values[0]},
+        sets=_sets(first, second, here, there),
+        apart=apart(first.images[here], second.images[there], JudgeFeatures(judge)),
+    )
+
+
+def both_drew(first: Side, second: Side) -> tuple[Tensor, Tensor]:
+    """(N,) rows of each side's pictures that the other has too, in one order. Raises `UsageError` for other prompts or seeds, or none."""
+    a, b = first.report, second.report
+    if a.seed != b.seed:
+        raise UsageError(f"{a.model} drew with seed {a.seed}, {b.model} with seed {b.seed}", "ask the same")
     shared = sorted(set(first.places) & set(second.places))
     if not shared:
         raise UsageError(f"{a.model} and {b.model} share no whole picture", "nothing can be compared")
     here, there = (torch.tensor([side.places.index(place) for place in shared]) for side in (first, second))
     if [a.prompts[i] for i in here] != [b.prompts[i] for i in there]:
         raise UsageError(f"{a.model} and {b.model} were asked for other prompts", "evaluate both on the same data and count")
-    values = [_values(first, judge, here), _values(second, judge, there)]
-    return Comparison(
-        first=a.model,
-        second=b.model,
-        count=len(shared),
-        pictures={title: Score.mean(values[0][title] - values[1][title]) for title in values[0]},
-        sets=_sets(first, second, here, there),
-        apart=apart(first.images[here], second.images[there], JudgeFeatures(judge)),
-    )
+    return here, there
 
 
 def _values(side: Examined, judge: Judge, rows: Tensor) -> dict[str, Tensor]:

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
 from ..core.state import State
 from .attention import CrossAttention, JointAttention
+from .linear import Linear
 from .mlp import MLP
 
 PICTURE = ("image",)
 
 
-class PictureAttention(Branch):
-    """`core` attends from the picture to itself."""
+class Attending(Branch):
+    """`core` reads the picture, itself or another stream."""
 
-    name = "attention"
     streams = PICTURE
-    core: JointAttention
+    core: JointAttention | CrossAttention
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
         outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
@@ -36,11 +36,16 @@ class PictureAttention(Branch):
         return SiteInfo(site, self.streams, info.parameters, (units,), partial(self.core.cost, streams=self.streams))
 
 
-class PictureCross(Branch):
+class PictureAttention(Attending):
+    """The picture attends to itself."""
+
+    name = "attention"
+
+
+class PictureCross(Attending):
     """The picture reads the text, without norm and gate (PixArt, arXiv 2310.00426)."""
 
     name = "cross"
-    streams = PICTURE
 
     def __init__(self, core: CrossAttention) -> None:
         super().__init__()
@@ -48,15 +53,6 @@ class PictureCross(Branch):
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return {"image": state["image"]}, {}
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
-        return outputs
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-        units = self.core.units(f"{prefix}.core")
-        return SiteInfo(site, self.streams, info.parameters, (units,), partial(self.core.cost, streams=self.streams))
 
 
 class PictureMLP(Branch):
@@ -76,3 +72,20 @@ class PictureMLP(Branch):
             return tokens["image"] * self.core.cost
 
         return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
+
+
+def initialise_like_pixart(net: nn.Module, final: Linear) -> None:
+    """Xavier for matrices, 0.02 for embeddings and shared projections, zero for what leaves cross-attention and the network (`final`)."""
+    for module in net.modules():
+        if isinstance(module, Linear):
+            if module.role in ("modulation", "embed"):
+                nn.init.normal_(module.weight, std=0.02)
+            else:
+                nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    # A module comes before its parts, so what starts closed is closed last.
+    for module in net.modules():
+        if isinstance(module, CrossAttention):
+            nn.init.zeros_(module.out.weight)
+    nn.init.zeros_(final.weight)
