@@ -138,7 +138,8 @@ def test_the_comparison_runs_from_drawings_to_record(
         assert found[f"{skill}: the witness on true renders"]["found"] == 1.0
         assert 0 <= found[f"not taught: {skill}"]["found"] <= 1 and found[f"shuffled prompts: {skill}"]["found"] < 1
         assert 0 <= found[f"right after 8 training pictures: {skill}"]["found"] <= 1
-    assert found["held out: spatial"]["interval"] is not None and "held out: object" not in found
+    assert found["drawn, held out: spatial"]["interval"] is not None and "drawn, held out: object" not in found
+    assert found["true renders, count 3: count"]["found"] == 1.0
     assert len(found["MAD over a fair model's, 50% men, 70% men, 90% men"]["found"]) == 3
     assert 0 <= found["the judge on real drawings of women"]["found"] <= 1
     assert record["pictures"] == ["dall-eval/cpu-curves.svg", "dall-eval/cpu-pictures.png"]

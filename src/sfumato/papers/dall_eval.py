@@ -31,7 +31,7 @@ from ..text import Cached
 from .claims import Budget, Claim, Finding, Outcome, Verdict, drawings, exact, shown
 from .gender_study import GenderPlan, GenderRoom, learn_genders
 from .skill_report import context, draw_results, level
-from .skill_study import SkillPlan, SkillRoom, learn_skills
+from .skill_study import SkillPlan, SkillRoom, asked, learn_skills, part_taught
 from .study import Results
 from .tuning import Tuning, fingerprint
 
@@ -65,7 +65,11 @@ def measure(budget: Budget) -> Outcome:
     judged = [Finding(f"the judge on real drawings of {plural(g)}", None, v, None, "share named right") for g, v in right.items()]
     shown_too = (*findings, *judged, *bounds.findings(), *learnt.findings(), *skewed.findings())
     known = tuple(f for f in shown_too if f.found != "not estimable")
-    return Outcome(known, reached, summary, plan.seeds, draw_results(plan, learnt, bounds, skewed, budget.pictures, budget.name))
+    prompts: dict[str, list[str]] = {
+        skill: [item.cell.caption for item in asked(skill, plan, room, part_taught(skill))] for skill in PAINTSKILLS
+    }
+    pictures = draw_results(plan, prompts, learnt, bounds, skewed, budget.pictures, budget.name)
+    return Outcome(known, reached, summary, plan.seeds, pictures)
 
 
 def scaled(skills: SkillPlan, genders: GenderPlan, scale: float) -> tuple[SkillPlan, GenderPlan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core.files import write_with
@@ -51,8 +52,10 @@ def _part(value: float, whole: float) -> float | None:
     return value / whole if whole else None
 
 
-def draw_results(plan: SkillPlan, learnt: Results, bounds: Results, skewed: Results, folder: Path, name: str) -> tuple[Path, ...]:
-    """Curves with intervals, and what each skill's first model drew for its first prompts."""
+def draw_results(
+    plan: SkillPlan, prompts: Mapping[str, Sequence[str]], learnt: Results, bounds: Results, skewed: Results, folder: Path, name: str
+) -> tuple[Path, ...]:
+    """Curves with intervals, and what each skill's first model drew for its first `prompts`."""
     curves = []
     for skill in PAINTSKILLS:
         before, after = (_line(skill, *of) for of in ((bounds, skill, ["not taught"]), (learnt, skill, [f"right@{n}" for n in plan.marks])))
@@ -69,14 +72,14 @@ def draw_results(plan: SkillPlan, learnt: Results, bounds: Results, skewed: Resu
         ),
         Panel("MAD over a fair model's", list(skewed.cells), "training set", [Line("gender", excess)]),
     ]
-    return chart(panels, folder / f"{name}-curves.svg"), _sheet(plan, learnt, folder / f"{name}-pictures.png")
+    return chart(panels, folder / f"{name}-curves.svg"), _sheet(plan, prompts, learnt, folder / f"{name}-pictures.png")
 
 
 def _line(name: str, results: Results, arm: str, keys: list[str]) -> Line:
     return Line(name, [m and (m[0], *m[1]) for m in (results.mean(arm, key) for key in keys)])
 
 
-def _sheet(plan: SkillPlan, learnt: Results, path: Path) -> Path:
+def _sheet(plan: SkillPlan, prompts: Mapping[str, Sequence[str]], learnt: Results, path: Path) -> Path:
     """A row for each skill."""
     from PIL import Image
 
@@ -84,6 +87,6 @@ def _sheet(plan: SkillPlan, learnt: Results, path: Path) -> Path:
         (s, k) for s in PAINTSKILLS for k in sorted((learnt.folders[s][0] / f"after-{plan.marks[-1]}" / "pictures").glob("*.png"))[:SHOWN]
     ]
     pictures = [Image.open(file).convert("RGB") for _, file in files]
-    captions = [f"{skill} {file.stem}" for skill, file in files]
+    captions = [prompts[skill][int(file.stem)] for skill, file in files]
     write_with(path, lambda temporary: contact_sheet(pictures, captions, SHOWN).save(temporary, "PNG"))
     return path

@@ -57,16 +57,20 @@ def learn_skills(name: str, plan: SkillPlan, room: SkillRoom, work: Path) -> tup
     """(taught models, bounds) by skill. Cells that were run are read from `work`."""
     setting = {**to_dict(plan), "world": room.mark, "device": room.pipe.device.type}
     arms: dict[str, str] = {skill: part_taught(skill) for skill in PAINTSKILLS}
-    bounds = Study(f"{name}-bounds", arms, plan.seeds[:1], "images", (*BOUNDS, *EXTRA), setting)
+    bounds = Study(f"{name}-bounds", arms, plan.seeds[:1], "images", (*BOUNDS, *_extra("true renders")), setting)
     learnt = tuple(Metric(f"right@{n}", f"right after {n} training pictures", "higher", "share") for n in plan.marks)
-    study = Study(name, arms, plan.seeds, "images", (*learnt, *EXTRA), setting)
+    study = Study(name, arms, plan.seeds, "images", (*learnt, *_extra("drawn")), setting)
     taught = cache(lambda skill: prepared(skill, plan, room))
     low_high = bounds.run(lambda skill, seed, folder: bound_cell(_skill(skill), plan, room, seed, folder), work)
     return study.run(lambda skill, seed, folder: skill_cell(_skill(skill), plan, room, taught(skill), seed, folder), work), low_high
 
 
 BOUNDS = tuple(Metric(key, key, "higher", "share") for key in ("true renders", "shuffled prompts", "not taught"))
-EXTRA = tuple(Metric(key, key, "higher", "share") for key in (*(f"count {n}" for n in COUNTS), "held out"))
+EXTRA = (*(f"count {n}" for n in COUNTS), "held out")
+
+
+def _extra(what: str) -> tuple[Metric, ...]:
+    return tuple(Metric(key, f"{what}, {key}", "higher", "share") for key in EXTRA)
 
 
 def part_taught(skill: Skill) -> Part:
@@ -132,7 +136,7 @@ def examine(pipe: Pipe, items: Sequence[Item], plan: SkillPlan, room: SkillRoom,
 
 def _by_count(skill: Skill, items: Sequence[Item], right: Tensor) -> dict[str, float | None]:
     """Every metric of `EXTRA`: accuracy by the number asked for; None for other skills, and for held-out cells, which come apart."""
-    found: dict[str, float | None] = {metric.key: None for metric in EXTRA}
+    found: dict[str, float | None] = dict.fromkeys(EXTRA)
     if skill == "count":
         for n in COUNTS:
             rows = right[[item.cell.count == n for item in items]]
