@@ -15,6 +15,7 @@ from tests.data.world import SQUARE, make_packages
 
 from sfumato.core.errors import DataError, OutputError, SfumatoError, UnknownNameError, UsageError
 from sfumato.data import HELD_OUT, STYLES, build_emoji, emoji, open_source, split_of
+from sfumato.data.packages import LESSONS, choose_styles
 from sfumato.data.render import render
 
 BROKEN = {"two-hearts": "<path d=", "fox-face": "<g/>", "zzzqqq": SQUARE.format(1)}
@@ -233,3 +234,24 @@ def test_the_manifest_counts_what_is_there(world: Path) -> None:
     assert manifest["complete"] and sum(sum(c.values()) for c in manifest["counts"].values()) == len(rows(world))
     assert all(manifest["joined"][style.word] <= sum(manifest["counts"][style.word].values()) for style in STYLES)
     assert manifest["world_version"] == emoji.WORLD_VERSION
+
+
+def test_sets_for_judges_are_drawn_when_named_and_teach_no_names(tmp_path: Path) -> None:
+    assert choose_styles(None) == STYLES and not set(STYLES) & set(LESSONS)
+    assert [style.word for style in choose_styles(["streamline", "noto"])] == ["noto", "streamline"]
+    assert all(style.trainable for style in LESSONS)
+    modules = make_packages(tmp_path)
+    for style in LESSONS:
+        folder = modules / style.package
+        folder.mkdir(parents=True)
+        (folder / "package.json").write_text(json.dumps({"version": style.version}))
+        (folder / "info.json").write_text(json.dumps({"license": {"spdx": style.licence}}))
+        icons = {"fox": {"body": SQUARE.format(0x123456)}, "vulpes": {"body": SQUARE.format(0x654321)}}
+        (folder / "icons.json").write_text(json.dumps({"icons": icons, "aliases": {"police-car": {"parent": "fox"}}, "width": 16}))
+        (folder / "chars.json").write_text(json.dumps({"1f98a": "vulpes"}))
+    plain = build_emoji(tmp_path / "plain", size=16, styles=["noto"], packages=modules, workers=1, progress=False)
+    more = build_emoji(tmp_path / "more", size=16, styles=["noto", "streamline"], packages=modules, workers=1, progress=False)
+    assert plain.counts["noto"] == more.counts["noto"] and plain.joined["noto"] == more.joined["noto"]
+    assert more.joined["streamline"] == 2
+    with pytest.raises(UnknownNameError, match="streamline"):
+        choose_styles(["streamlines"])

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfumato.core.errors import ConfigError, NonFiniteError, UsageError, WeightsError
+from sfumato.core.errors import ConfigError, DataError, NonFiniteError, UsageError, WeightsError
 from sfumato.core.rng import Draws
 from sfumato.core.task import Phase
 from sfumato.evaluate.augment import augment, homographies
 from sfumato.evaluate.judge import Judge
 from sfumato.evaluate.judge_net import JudgeConfig, JudgeNet
-from sfumato.evaluate.judge_recipe import JudgeRecipe, Sets, train_judge
+from sfumato.evaluate.judge_recipe import COPY, JudgeRecipe, Sets, near_copies, train_judge
 from sfumato.evaluate.judge_task import JudgeTask, JudgeTaskConfig, matches
+from sfumato.evaluate.pictures import Pictures
 from sfumato.training.loop import TrainConfig
 
 from .conftest import CONCEPTS, STYLES, TINY, tiny_judge
@@ -160,6 +161,25 @@ def test_the_recipe_trains_measures_and_saves(tmp_path: Path) -> None:
     assert loaded.detect(picture) == Judge.load(tmp_path / "judge").detect(picture)
     again = train_judge(FIXTURE, tmp_path / "again", replace(recipe), tmp_path / "run2", quiet=True)
     assert all(torch.equal(a, b) for a, b in zip(judge.net.state_dict().values(), again.net.state_dict().values(), strict=True))
+
+
+def test_other_sets_teach_no_style_on_which_the_judge_is_measured_and_no_held_out_drawing(tmp_path: Path) -> None:
+    few = TrainConfig(steps=1)
+    recipe = JudgeRecipe(net=TINY, sets=Sets(1, 2, (1,), 2), train=few, style=few, locate=few, read=few)
+    with pytest.raises(DataError, match="on which the judge is measured"):
+        train_judge(FIXTURE, tmp_path / "judge", recipe, tmp_path / "run", more=FIXTURE, quiet=True)
+
+    def pictures(*rows: tuple[int, str, str]) -> Pictures:
+        shades, concepts, splits = zip(*rows, strict=True)
+        images = torch.stack([torch.full((3, 4, 4), shade, dtype=torch.uint8) for shade in shades])
+        some = ("x",) * len(rows)
+        return Pictures(images, concepts, some, some, splits, some, (some,) * len(rows))
+
+    held = pictures((100, "cat", "test"), (100, "dog", "train"))
+    others = pictures(
+        (int(100 + COPY - 1), "cat", "train"), (int(100 + COPY + 1), "cat", "train"), (100, "dog", "train"), (100, "cow", "train")
+    )
+    assert near_copies(others, held) == {0}
 
 
 def test_a_judge_without_eyes_refuses_scenes() -> None:

@@ -66,7 +66,7 @@ class JudgeRecipe:
     sets: Sets = field(default_factory=Sets)
     batch: int = 96
     things: int = 24
-    train: TrainConfig = field(default_factory=lambda: _config(3400, 2e-3, 0.998, 0.3))
+    train: TrainConfig = field(default_factory=lambda: _config(4600, 2e-3, 0.998, 0.3))
     style: TrainConfig = field(default_factory=lambda: _config(1200, 4e-3, 0.995))
     locate: TrainConfig = field(default_factory=lambda: _config(1500, 2e-3, 0.998, clip=5.0))
     read: TrainConfig = field(default_factory=lambda: _config(1600, 2e-3, 0.995, weight_decay=0.02))

@@ -38,7 +38,7 @@ class JudgeTaskConfig:
     faithful: float = 0.25
     close: float = 0.3
     ramp: int = 1000
-    small_steps: int = 2400
+    small_steps: int = 2100
     small_side: int = 64
     styled: tuple[bool, ...] = (False, True, True, False, True)
 
