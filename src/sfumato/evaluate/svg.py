@@ -10,6 +10,8 @@ from ..core.svg import COLOURS, document, label
 from .metrics import Score
 
 SIZE, RADIUS = 380, 120
+# A radar's names stand beside it, up to 18 letters.
+WIDE = 540
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,20 @@ def radar(axes: Sequence[str], series: Mapping[str, Sequence[Score]]) -> str:
     """Rates in [0, 1] on each of `axes`, three or more, one polygon a series, intervals as spokes; "" with fewer axes."""
     if len(axes) < 3:
         return ""
-    middle = SIZE / 2
+    across, down = WIDE / 2, SIZE / 2
 
     def at(axis: int, value: float) -> str:
         angle = 2 * math.pi * axis / len(axes) - math.pi / 2
-        return f"{middle + RADIUS * value * math.cos(angle):.1f},{middle + RADIUS * value * math.sin(angle):.1f}"
+        return f"{across + RADIUS * value * math.cos(angle):.1f},{down + RADIUS * value * math.sin(angle):.1f}"
 
     parts = []
     for ring in (0.25, 0.5, 0.75, 1.0):
         parts.append(f'<polygon points="{" ".join(at(i, ring) for i in range(len(axes)))}" fill="none" stroke="#ddd"/>')
-        parts.append(label(middle + 3, middle - RADIUS * ring - 2, f"{ring:.0%}", "start", "fill='#888' font-size='9'"))
+        parts.append(label(across + 3, down - RADIUS * ring - 2, f"{ring:.0%}", "start", "fill='#888' font-size='9'"))
     for i, name in enumerate(axes):
         parts.append(f'<path d="M{at(i, 0)}L{at(i, 1)}" stroke="#ddd"/>')
-        x, y = map(float, at(i, 1.12).split(","))
-        side = "middle" if abs(x - middle) < 8 else "start" if x > middle else "end"
+        x, y = map(float, at(i, 1.16).split(","))
+        side = "middle" if abs(x - across) < 8 else "start" if x > across else "end"
         parts.append(label(x, y + 4, name if len(name) <= 18 else f"{name[:17]}…", side))
     for number, (name, scores) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
@@ -46,7 +48,7 @@ def radar(axes: Sequence[str], series: Mapping[str, Sequence[Score]]) -> str:
         parts.append(f'<polygon points="{points}" fill="{colour}" fill-opacity="0.08" stroke="{colour}" stroke-width="1.6"/>')
         parts += [f'<path d="M{at(i, s.low)}L{at(i, s.high)}" stroke="{colour}" stroke-opacity="0.6"/>' for i, s in enumerate(scores)]
         parts.append(label(10, 16 + 15 * number, f"● {name}", "start", f"fill='{colour}'"))
-    return document(SIZE, SIZE, parts)
+    return document(WIDE, SIZE, parts)
 
 
 def pareto(spots: Sequence[Spot], cost: str, quality: str) -> str:
