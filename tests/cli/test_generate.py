@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,12 @@ from PIL import Image
 
 from sfumato.cli.jobs import slug
 from sfumato.cli.png import CHUNK, read
+from sfumato.evaluate import critic
 from sfumato.evaluate.scorers import load_scorer
 from sfumato.pipelines import load
 from sfumato.pipelines.best_of import candidate_seeds
 
 from .conftest import Cli, small_critic, small_judge
-
-SHIPPED_CRITIC = Path(str(files("sfumato") / "assets" / "critic"))
 
 
 def pixels(path: str | Path) -> bytes:
@@ -104,8 +102,8 @@ def test_the_critic_chooses_and_its_name_travels(cli: Cli, model: Path) -> None:
     assert ran.lines[0]["seed"] == candidate_seeds(7, 3)[scores.index(max(scores))]
 
 
-@pytest.mark.skipif(SHIPPED_CRITIC.is_dir(), reason="a critic is shipped in this checkout")
-def test_a_critic_that_is_not_there_says_how_to_get_one(cli: Cli, model: Path) -> None:
+def test_a_critic_that_is_not_there_says_how_to_get_one(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(critic, "package_files", lambda package: Path("nowhere"))
     ran = cli("generate", "a cat", "--model", model, "--best-of", 2, "--scorer", "critic")
     assert ran.code == 1 and "sfumato train critic" in ran.err and "Traceback" not in ran.err, ran.err
     assert not list(Path().rglob("*.png"))
