@@ -91,7 +91,8 @@ def judge_facts(found: Sequence[Detection], facts: Facts, read: str | None = Non
             return Answer(False, f"no {asked.concept}")
         if not fitting:
             best = max(named, key=lambda d: d.score)
-            looks = " ".join(part for part in (best.colour, best.style) if part) or "of unknown looks"
+            told = ((asked.colour, best.colour, "of no named colour"), (asked.style, best.style, "of no named style"))
+            looks = " and ".join(seen or unnamed for wanted, seen, unnamed in told if wanted)
             return Answer(False, f"{asked.concept} is {looks}, asked {asked}")
         if asked.count is not None and len(fitting) != asked.count:
             return Answer(False, f"{len(fitting)} {asked.concept}, asked {asked.count}")
