@@ -91,8 +91,8 @@ def judge_facts(found: Sequence[Detection], facts: Facts, read: str | None = Non
             return Answer(False, f"no {asked.concept}")
         if not fitting:
             best = max(named, key=lambda d: d.score)
-            told = ((asked.colour, best.colour, "of no named colour"), (asked.style, best.style, "of no named style"))
-            looks = " and ".join(seen or unnamed for wanted, seen, unnamed in told if wanted)
+            named_so = ((asked.colour, best.colour, "of no named colour"), (asked.style, best.style, "of no named style"))
+            looks = " and ".join(look or unnamed for wanted, look, unnamed in named_so if wanted)
             return Answer(False, f"{asked.concept} is {looks}, asked {asked}")
         if asked.count is not None and len(fitting) != asked.count:
             return Answer(False, f"{len(fitting)} {asked.concept}, asked {asked.count}")
