@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.backbones.peers import NEXT, PIXART, peer
+from tests.backbones.peers import NEXT, peer
 from tests.builders import conditions, image
 from torch import nn
 
@@ -107,7 +107,7 @@ def test_a_denoiser_turns_lumina_s_clock_and_sign(tmp_path: Path):
     torch.testing.assert_close(denoiser.x0(x, t, cond), x + t[:, None, None, None] * raw)
 
 
-def test_copies_that_differ_and_configs_that_make_no_network_are_refused(tmp_path: Path):
+def test_copies_that_differ_and_configs_that_make_no_network_are_refused():
     theirs, form = peer("LuminaNextDiT2DModel", NEXT), formats.get("LuminaNextDiT2DModel")
     weights = {**theirs.state_dict(), "layers.1.attn2.to_q.weight": torch.zeros(48, 48)}
     config = NextDiTConfig(**form.config(dict(theirs.config)))
@@ -115,9 +115,6 @@ def test_copies_that_differ_and_configs_that_make_no_network_are_refused(tmp_pat
         dict(form.to_ours(config, weights))
     with pytest.raises(ConfigError, match="num_kv_heads is None"):
         form.config({**theirs.config, "num_kv_heads": None})
-    peer("PixArtTransformer2DModel", PIXART).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="no name here"):
-        load_denoiser(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [{"depth": 0}, {"width": 36}, {"kv_heads": 3}, {"kv_heads": 0}, {"eps": 0.0}, {"hidden": 0}])

@@ -1,12 +1,16 @@
 """The exact checks of the PixArt-alpha and PixArt-Sigma sheets; parity with diffusers stands in test_checkpoints.py."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from tests.backbones.peers import PIXART, peer
 from tests.builders import conditions, image
 from torch.nn.functional import avg_pool2d, layer_norm
 
+from sfumato.backbones.checkpoints.folder import load_denoiser
 from sfumato.backbones.pixart import PixArt, PixArtConfig, tiny
-from sfumato.core.conditions import Conditions
+from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.errors import ConfigError, UsageError
 from sfumato.core.state import Stream
 from sfumato.nn.attention import Reducer
@@ -130,3 +134,16 @@ def test_strangers_and_a_missing_time_are_told():
         net({**image(1), "layout": Stream(torch.zeros(1, 3, 12))}, words([2]))
     with pytest.raises(UsageError, match="nearest is 8 x 8"):
         net({"image": Stream(torch.zeros(1, 4, 7, 8), t=torch.tensor([0.5]))}, words([2]))
+
+
+@torch.no_grad()
+def test_a_published_transformer_predicts_eps_of_whole_steps_and_a_variance(tmp_path: Path):
+    """At t = (k + 1) / 1000 it is told k, and its variance channels are no part of the prediction."""
+    theirs = peer("PixArtTransformer2DModel", PIXART)
+    theirs.save_pretrained(tmp_path)
+    denoiser = load_denoiser(tmp_path)
+    assert (denoiser.meaning.prediction, denoiser.meaning.time_map) == ("eps", "steps")
+    x, words, keep = torch.randn(1, 4, 8, 8), torch.randn(1, 5, 10), torch.ones(1, 5, dtype=torch.bool)
+    told = theirs(x, encoder_hidden_states=words, timestep=torch.tensor([951]), encoder_attention_mask=keep.long(), added_cond_kwargs={})
+    view = denoiser.view(x, torch.tensor([0.952]), Conditions({"text": Tokens(words, keep)}))
+    torch.testing.assert_close(view.eps, told.sample[:, :4], rtol=1e-4, atol=1e-5)

@@ -201,4 +201,15 @@ def test_help_is_quick_and_loads_no_torch() -> None:
     assert os.times().children_user - started[1] < 0.5
 
 
-VERBS = ("generate", "data emoji", "data scenes", "train codec", "train model", "train judge", "train critic", "evaluate", "reproduce")
+VERBS = (
+    "generate",
+    "data emoji",
+    "data scenes",
+    "train codec",
+    "train model",
+    "train judge",
+    "train critic",
+    "evaluate",
+    "schedule",
+    "reproduce",
+)

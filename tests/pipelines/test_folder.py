@@ -14,7 +14,7 @@ import torch
 import sfumato
 from sfumato.core import files
 from sfumato.core.errors import ConfigError, OutputError, SfumatoError, UnknownNameError, UsageError, WeightsError
-from sfumato.pipelines import TextToImage
+from sfumato.pipelines import TextToImage, components
 from sfumato.pipelines import folder as folders
 
 PROMPT = "a red heart"
@@ -180,7 +180,7 @@ def test_a_failure_while_saving_leaves_what_stood_there(
             raise failure
         files.write_tensors(path, tensors)
 
-    monkeypatch.setattr(folders, "write_tensors", failing)
+    monkeypatch.setattr(components, "write_tensors", failing)
     for target, overwrite in ((folder, True), (folder.parent / "new", False)):
         calls.clear()
         with pytest.raises(OutputError if isinstance(failure, OSError) else KeyboardInterrupt):

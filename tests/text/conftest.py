@@ -5,45 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tests.tokenizing import tiny_tokenizer
 
 from sfumato.text import MiniLM, load_minilm, load_text_encoder
 
-CORPUS = ["a red fox in the snow, a cat under a yellow house; don't draw unhappiness with thick outlines"] * 4
 # What `load_text_encoder` is asked for, by kind: single and several taps, plain and projected.
 KINDS = {"clip": (-1,), "clip-projection": (-2,), "t5": (-1,), "qwen2": (1, 2, -1)}
-
-
-def _tokenizer(kind: str) -> Tokenizer:
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if kind == "t5":
-        pieces = [*"abcdefghijklmnopqrstuvwxyz,;'▁", *(f"▁{word}" for word in ["a", "red", "fox", "the", "cat", "house", "snow"])]
-        vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), *((piece, -9.0 + len(piece)) for piece in pieces)]
-        tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
-        tokenizer.normalizer = normalizers.NFKC()
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.decoder = decoders.Metaspace()
-        tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-        return tokenizer
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = ["<|startoftext|>"] if kind == "qwen2" else []
-    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, special_tokens=specials))
-    if kind != "qwen2":
-        tokenizer.normalizer = normalizers.Lowercase()
-        # CLIP's end-of-text token has the highest id, and old configs lean on it.
-        tokenizer.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
-        specials = [(t, tokenizer.token_to_id(t)) for t in ("<|startoftext|>", "<|endoftext|>")]
-        tokenizer.post_processor = processors.TemplateProcessing("<|startoftext|> $A <|endoftext|>", special_tokens=specials)
-    return tokenizer
 
 
 def build(kind: str, folder: Path) -> Path:
     """Write `folder/text_encoder` and `folder/tokenizer` of a tiny random model."""
     import transformers as tf
 
-    raw = _tokenizer(kind)
+    raw = tiny_tokenizer(kind)
     size = raw.get_vocab_size()
     ends = {"t5": {"pad_token": "<pad>", "eos_token": "</s>"}, "qwen2": {"pad_token": "<|startoftext|>"}}
     names = ends.get(kind, {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"})

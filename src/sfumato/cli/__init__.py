@@ -29,6 +29,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "train critic": ("train:TrainCritic", "train the critic that chooses pictures for the judge to score"),
     "evaluate": ("evaluate:Evaluate", "let the judge score a model"),
     "inspect": ("inspect:Inspect", "look inside: a model's anatomy, a profile, heat maps of words"),
+    "schedule": ("schedule:Schedule", "print a model's times and where each number came from"),
     "reproduce": ("reproduce:Reproduce", "check a published claim"),
 }
 

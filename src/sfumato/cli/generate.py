@@ -26,8 +26,8 @@ from .verb import DtypeName, Verb, make_folder, note, parse_size, pick_device, p
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..pipelines import Pictures, TextToImage
     from ..pipelines.best_of import BestOf, Scorer
-    from ..pipelines.text_to_image import Pictures, TextToImage
     from ..sampling.loop import OnStep
     from ..surgery import Lora
 

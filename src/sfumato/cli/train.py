@@ -95,7 +95,8 @@ class TrainCodec(Train):
 
     def run(self) -> int:
         from ..data.sources import open_source
-        from ..pipelines.folder import load_codec, save_codec
+        from ..pipelines.components import save_codec
+        from ..pipelines.folder import load_codec
         from ..training.codec_recipe import CodecRecipe, train_codec
 
         recipe = self.settled(CodecRecipe)

@@ -70,6 +70,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _one_of(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    configs = [option for option in options if dataclasses.is_dataclass(option)]
+    if isinstance(value, Mapping) and len(configs) == 1:
+        # Only one can be meant: its own error names the field that is wrong.
+        return _typed(configs[0], value, where)
     for option in options:
         if option is type(None):
             if value is None:

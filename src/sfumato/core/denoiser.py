@@ -4,7 +4,7 @@ or score and never need to know what the network was trained to predict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -12,25 +12,39 @@ from torch import Tensor
 
 from .call import Call
 from .conditions import Conditions
-from .errors import UnknownNameError
+from .discrete import Betas
+from .errors import ConfigError, UnknownNameError
 from .paths import Path, Prediction, View, path, view
 from .program import Network
 from .state import Out, Stream
 
-TIME_MAPS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda t: t, "reversed": lambda t: 1.0 - t}
+TIME_MAPS = ("identity", "reversed", "steps")
+# Networks read a time in [0, 1] and scale it by this themselves, so that a step k goes in as k / 1000.
+TIME_SCALE = 1000.0
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What is saved beside the weights. `time_map` turns our t into the number the network was trained with: "reversed" is 0 at noise."""
+    """What is saved beside the weights. `path`: a name, or the discrete schedule that the network was trained on.
+
+    `time_map` turns our t into the number the network was trained with: "reversed" is 0 at noise, "steps" is the schedule's step.
+    """
 
     prediction: Prediction = "flow"
-    path: str = "linear"
-    time_map: Literal["identity", "reversed"] = "identity"
+    path: str | Betas = "linear"
+    time_map: Literal["identity", "reversed", "steps"] = "identity"
 
     def __post_init__(self) -> None:
         if self.time_map not in TIME_MAPS:
             raise UnknownNameError("time map", self.time_map, TIME_MAPS)
+        if self.time_map == "steps" and not isinstance(self.path, Betas):
+            raise ConfigError(f"the time map 'steps' on the path {self.path!r}", "steps are those of a discrete schedule of betas")
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """What the network is told for t in [0, 1], of t's shape and type."""
+        if self.time_map == "steps" and isinstance(self.path, Betas):
+            return (self.path.step(t) / TIME_SCALE).to(t)
+        return 1.0 - t if self.time_map == "reversed" else t
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Denoiser:
 
     def answer(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> Out:
         """The network's raw answer, features and auxiliary losses included; each stream's t goes through the time map."""
-        mapped = TIME_MAPS[self.meaning.time_map]
+        mapped = self.meaning.network_time
         if call is not None and call.t is None and "image" in streams:
             call = replace(call, t=streams["image"].t)
         out: Out = self.net({n: s if s.t is None else replace(s, t=mapped(s.t)) for n, s in streams.items()}, cond, call)

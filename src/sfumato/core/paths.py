@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .discrete import Betas
 from .errors import UnknownNameError
 
 Prediction = Literal["eps", "x0", "v", "flow", "velocity"]
@@ -54,8 +55,10 @@ def cosine() -> Path:
 PATHS: dict[str, Callable[[], Path]] = {"linear": linear, "cosine": cosine}
 
 
-def path(name: str) -> Path:
-    """A path by name."""
+def path(name: str | Betas) -> Path:
+    """A path by name, or the path of a discrete schedule."""
+    if isinstance(name, Betas):
+        return Path(str(name), name.alpha, name.sigma)
     if name not in PATHS:
         raise UnknownNameError("path", name, PATHS)
     return PATHS[name]()

@@ -2,6 +2,8 @@
 
 from .best_of import Best, BestOf, Scorer
 from .folder import load, shipped
-from .text_to_image import Defaults, Pictures, TextToImage
+from .pictures import Pictures
+from .settings import Defaults
+from .text_to_image import TextToImage
 
 __all__ = ["Best", "BestOf", "Defaults", "Pictures", "Scorer", "TextToImage", "load", "shipped"]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..core.errors import NonFiniteError, UsageError
 from ..core.rng import generator
-from .text_to_image import Pictures, TextToImage
+from .pictures import Pictures
+from .text_to_image import TextToImage
 
 
 class Scorer(Protocol):

@@ -11,17 +11,15 @@ Nothing in a folder is ever executed or unpickled.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import nn
 
 from ..backbones import backbones
 from ..backbones.checkpoints.folder import empty_network, load_network
@@ -30,17 +28,15 @@ from ..core.conditions import Slot
 from ..core.config import from_dict, to_dict
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, OutputError, UnknownNameError, UsageError, WeightsError
-from ..core.files import read_tensors, refuse_overwrite, sha256, verify, write_json, write_tensors
+from ..core.files import refuse_overwrite, sha256, verify, write_json
 from ..core.program import Network
-from ..core.weights import WEIGHTS, assign_strictly, read_json
+from ..core.weights import WEIGHTS, read_json
 from ..text import text_encoders
-from .text_to_image import Defaults, TextToImage
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+from .components import PICKLES, read_autoencoder, refuse_pickles, save_codec, write_weights
+from .settings import Defaults
+from .text_to_image import TextToImage
 
 T = TypeVar("T")
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
 @dataclass(frozen=True)
@@ -67,25 +63,54 @@ def shipped() -> list[str]:
     return sorted(p.name for p in folder.iterdir() if (p / "model_index.json").is_file()) if folder.is_dir() else []
 
 
-def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> TextToImage:
-    """A pipeline by shipped name or folder. `dtype` None: fp32 on a CPU, bf16 elsewhere.
+def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None, text_tokens: int | None = None) -> TextToImage:
+    """A pipeline by shipped name or folder, ours or diffusers' of a published model. `dtype` None: fp32 on a CPU, bf16 elsewhere.
 
-    Raises `UnknownNameError` with the nearest names, `WeightsError` naming a missing, damaged or pickled file.
+    `text_tokens`: how many tokens the T5 of a published pipeline reads, None = as many as in its original code.
+    Raises `UnknownNameError` with the nearest names, `WeightsError` naming a missing, damaged or pickled file, `ConfigError` for what a
+    published config asks and nothing here computes.
     """
-    folder = _find(name_or_dir)
-    read_json(folder / "model_index.json")
-    record = _config(Record, folder / "sfumato.json")
+    folder = find(name_or_dir)
+    index = read_json(folder / "model_index.json")
+    dtype = dtype or (torch.float32 if torch.device(_known(device)).type == "cpu" else torch.bfloat16)
+    if is_published(folder, index):
+        from .published.folder import load_published
+
+        pipe = load_published(folder, index, device, dtype, text_tokens)
+    elif text_tokens is not None:
+        raise UsageError(f"text_tokens is {text_tokens}", "for pipelines published with T5; this model's text encoder is fixed")
+    else:
+        pipe = _own(folder)
+    pipe.denoiser.net.eval().requires_grad_(False)
+    pipe.codec.eval().requires_grad_(False)
+    try:
+        return pipe.to(device, dtype)
+    except (RuntimeError, AssertionError) as error:
+        raise _unusable(device, error) from error
+
+
+def is_published(folder: Path, index: Mapping[str, Any]) -> bool:
+    """Whether a folder is diffusers' and not ours."""
+    return index.get("_library") != "sfumato" and not (folder / "sfumato.json").is_file()
+
+
+def read_record(folder: Path) -> Record:
+    """The sfumato.json of a folder of ours, strictly."""
+    return _config(Record, folder / "sfumato.json")
+
+
+def _own(folder: Path) -> TextToImage:
+    record = read_record(folder)
     for component in ("transformer", "vae"):
         file = f"{component}/{WEIGHTS}"
-        _refuse_pickles(folder / component)
+        refuse_pickles(folder / component)
         if file not in record.checksums:
             raise WeightsError(f"{folder / 'sfumato.json'} has no checksum of {file}", "save the pipeline again")
         verify(folder / file, record.checksums[file])
-    net = load_network(folder / "transformer")
-    pipe = TextToImage(
+    return TextToImage(
         encoder=text_encoders.get(record.text_encoder)(),
-        denoiser=Denoiser(net, record.meaning),
-        codec=KLCodec(_autoencoder(folder / "vae")),
+        denoiser=Denoiser(load_network(folder / "transformer"), record.meaning),
+        codec=KLCodec(read_autoencoder(folder / "vae")),
         slots=record.slots,
         defaults=record.defaults,
         identity={
@@ -95,15 +120,21 @@ def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | N
         },
         card=record.card,
     )
-    pipe.denoiser.net.eval().requires_grad_(False)
-    pipe.codec.eval().requires_grad_(False)
+
+
+def _known(device: str) -> str:
     try:
-        return pipe.to(device, dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16))
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}",
-            "'cpu' always works; 'cuda' needs a GPU and a CUDA build of torch",
-        ) from error
+        torch.device(device)
+    except RuntimeError as error:
+        raise _unusable(device, error) from error
+    return device
+
+
+def _unusable(device: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"device {device!r} cannot be used: {str(error).splitlines()[0]}",
+        "'cpu' always works; 'cuda' needs a GPU and a CUDA build of torch",
+    )
 
 
 def structure(name_or_dir: str | Path) -> Network:
@@ -113,15 +144,25 @@ def structure(name_or_dir: str | Path) -> Network:
     """
     folder = Path(name_or_dir)
     if not (folder / "config.json").is_file():
-        folder = _find(name_or_dir) / "transformer"
+        folder = find(name_or_dir) / "transformer"
     return empty_network(folder)[0]
 
 
-def save(pipe: TextToImage, folder: str | Path, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
+def save(
+    pipe: TextToImage,
+    folder: str | Path,
+    overwrite: bool = False,
+    dtype: torch.dtype | None = None,
+    format: Literal["sfumato", "diffusers"] = "sfumato",
+) -> Path:
     """Write `pipe` to `folder`, complete or not at all; `dtype` of the stored weights, None = as they are. Returns the folder.
 
+    format "diffusers": a published pipeline goes back into the folder that its class in diffusers loads. "sfumato" has no place for text
+    encoders, so that it is for those that ship.
     Raises `OutputError` when it exists without `overwrite` or holds something else than a pipeline, or on a full or read-only disk.
     """
+    if format not in ("sfumato", "diffusers"):
+        raise UnknownNameError("format", format, ("sfumato", "diffusers"))
     final = Path(folder).resolve()
     refuse_overwrite(final, overwrite)
     if final.exists() and not (final / "model_index.json").is_file() and not (final.is_dir() and not any(final.iterdir())):
@@ -130,7 +171,12 @@ def save(pipe: TextToImage, folder: str | Path, overwrite: bool = False, dtype: 
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        _write(pipe, part, final.name, dtype)
+        if format == "diffusers":
+            from .published.folder import save_published
+
+            save_published(pipe, part, dtype)
+        else:
+            _write(pipe, part, final.name, dtype)
         if final.exists():
             shutil.rmtree(former, ignore_errors=True)
             os.replace(final, former)
@@ -145,33 +191,22 @@ def save(pipe: TextToImage, folder: str | Path, overwrite: bool = False, dtype: 
     return final
 
 
-def save_codec(codec: KLCodec, folder: str | Path, overwrite: bool = False) -> Path:
-    """Write `codec` as a diffusers vae folder, which `load_codec` and diffusers' AutoencoderKL read. Returns the folder."""
-    final = Path(folder)
-    refuse_overwrite(final, overwrite)
-    _weights(codec.autoencoder, final, _vae_config(codec), None)
-    return final
-
-
 def load_codec(name_or_dir: str | Path) -> KLCodec:
     """The codec in a diffusers vae folder, or that of a pipeline (a folder or a shipped name), in fp32. Raises `WeightsError`."""
     folder = Path(name_or_dir)
     if not (folder / "config.json").is_file():
-        folder = _find(name_or_dir) / "vae"
-    _refuse_pickles(folder)
-    return KLCodec(_autoencoder(folder)).float().eval().requires_grad_(False)
-
-
-def _vae_config(codec: KLCodec) -> dict[str, Any]:
-    plain = {k: v for k, v in codec.autoencoder.config.items() if k != "_use_default_values"}
-    return dict(json.loads(json.dumps(plain)))
+        folder = find(name_or_dir) / "vae"
+    refuse_pickles(folder)
+    return KLCodec(read_autoencoder(folder)).float().eval().requires_grad_(False)
 
 
 def _write(pipe: TextToImage, folder: Path, name: str, dtype: torch.dtype | None) -> None:
+    if pipe.encoder.name not in text_encoders:
+        raise UsageError(f"the text encoder {pipe.encoder.name!r} has no place in sfumato's format", 'save(FOLDER, format="diffusers") has')
     net = pipe.denoiser.net
     family = backbones.name_of(type(net))
-    _weights(net, folder / "transformer", {"_class_name": family, **to_dict(net.config)}, dtype)
-    _weights(pipe.codec.autoencoder, folder / "vae", _vae_config(pipe.codec), dtype)
+    write_weights(net, folder / "transformer", {"_class_name": family, **to_dict(net.config)}, dtype)
+    save_codec(pipe.codec, folder / "vae", dtype=dtype)
     write_json(
         folder / "scheduler" / "scheduler_config.json",
         {
@@ -206,12 +241,8 @@ def _write(pipe: TextToImage, folder: Path, name: str, dtype: torch.dtype | None
     )
 
 
-def _weights(module: nn.Module, folder: Path, config: Mapping[str, Any], dtype: torch.dtype | None) -> None:
-    write_json(folder / "config.json", config)
-    write_tensors(folder / WEIGHTS, {n: t.to(dtype or t.dtype) for n, t in module.state_dict().items()})
-
-
-def _find(name_or_dir: str | Path) -> Path:
+def find(name_or_dir: str | Path) -> Path:
+    """The folder of a shipped name, or the folder itself. Raises `UnknownNameError`, and `WeightsError` where it holds no pipeline."""
     folder = Path(name_or_dir)
     if not folder.is_dir() and str(name_or_dir) in shipped():
         folder = assets() / str(name_or_dir)
@@ -233,21 +264,3 @@ def _config(cls: type[T], path: Path) -> T:
         return from_dict(cls, read_json(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", error.hint) from error
-
-
-def _refuse_pickles(folder: Path) -> None:
-    if not (folder / WEIGHTS).is_file() and (pickled := [p.name for p in sorted(folder.glob("*")) if p.suffix in PICKLES]):
-        raise WeightsError(f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", f"convert them to {WEIGHTS}")
-
-
-def _autoencoder(folder: Path) -> AutoencoderKL:
-    from diffusers import AutoencoderKL
-
-    config = {k: v for k, v in read_json(folder / "config.json").items() if not k.startswith("_")}
-    try:
-        with torch.device("meta"):
-            autoencoder = AutoencoderKL(**config)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{folder / 'config.json'} is no AutoencoderKL config: {error}") from error
-    assign_strictly(autoencoder, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
-    return autoencoder

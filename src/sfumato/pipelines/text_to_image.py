@@ -5,98 +5,35 @@ One object with named components, saved and loaded as a diffusers folder (`folde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..codecs.kl import KLCodec
-from ..core.call import Policy, Session
+from ..core.call import Policy
 from ..core.conditions import Conditions, Slot, Tokens, nulled
+from ..core.config import to_dict
 from ..core.denoiser import Denoiser
+from ..core.discrete import Betas
 from ..core.errors import UsageError
 from ..core.rng import Rows
 from ..core.state import require_finite
 from ..sampling.guidance import ClassifierFree
 from ..sampling.loop import OnStep, draw
 from ..sampling.ode import DrawRequest, Ode
-from ..sampling.schedules import grid, resolution_shift
+from ..sampling.schedules import Layout
 from ..sampling.solvers import solvers
 from ..surgery import Lora, adapters, load_lora, merge, save_lora
 from ..surgery.lora import Weight
 from ..text.encoded import TextEncoder, TextStates
+from .pictures import Pictures
+from .settings import Defaults, Draw, by, possible_size
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from PIL.Image import Image
-
-LARGEST_SIDE = 4096
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """How a model is sampled unless asked otherwise. `size`: (height, width) in pixels it was trained at; `shift` holds at that size."""
-
-    size: tuple[int, int] = (128, 128)
-    steps: int = 20
-    guidance: float = 4.0
-    solver: str = "euler"
-    shift: float = 1.0
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Settings of one call. `size` (height, width) in pixels; `shift` None = the model's own, scaled to the size.
-
-    `loras` act as they are weighted.   `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes
-    out bit for bit.
-    """
-
-    steps: int
-    guidance: float
-    solver: str
-    size: tuple[int, int]
-    shift: float | None = None
-    policies: tuple[Policy, ...] = ()
-    loras: tuple[Lora, ...] = ()
-    frame: tuple[int, int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Drawn pictures: `images` (B, 3, H, W) in [-1, 1] on the CPU, with the prompt, seed and frame of each row. Indexing gives PIL images.
-
-    `notes`: what the user should know (words beyond the encoder's reach, an untrained size). `sessions`: the run's policies at work, in
-    the order given: what a recorder saw is in its session, a row for each of the batch's pictures.
-    """
-
-    images: Tensor
-    prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    frames: tuple[tuple[int, int, int], ...]
-    settings: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
-    sessions: tuple[Session, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, row: int) -> Image:
-        from PIL import Image
-
-        pixels = self.images[row].clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-        return Image.fromarray(pixels.permute(1, 2, 0).numpy())
-
-    def only(self, row: int) -> Pictures:
-        """The picture `row` alone, with all that is known of it."""
-        own = slice(row, row + 1)
-        return replace(self, images=self.images[own], prompts=self.prompts[own], seeds=self.seeds[own], frames=self.frames[own])
-
-    def __iter__(self) -> Iterator[Image]:
-        return (self[i] for i in range(len(self)))
 
 
 @dataclass
@@ -128,6 +65,11 @@ class TextToImage:
         """Bytes of the network's and the codec's weights."""
         return sum(p.numel() * p.element_size() for part in (self.denoiser.net, self.codec) for p in part.parameters())
 
+    @property
+    def told_guidance(self) -> bool:
+        """Whether the network was distilled to follow a guidance that it is told (slot "guidance"): it then needs no second lane."""
+        return "guidance" in self.denoiser.net.slots
+
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> TextToImage:
         """Move the network and the codec; the text encoder stays where it is, in fp32."""
         self.denoiser.net.to(device=device, dtype=dtype)
@@ -144,9 +86,11 @@ class TextToImage:
         seeds: Sequence[int] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        cfg: float | None = None,
         solver: str | None = None,
         size: tuple[int, int] | None = None,
         shift: float | None = None,
+        layout: Layout | None = None,
         policies: Sequence[Policy] = (),
         loras: Sequence[Lora] = (),
         frame: tuple[int, int, int] | None = None,
@@ -155,18 +99,23 @@ class TextToImage:
         """Draw `num` pictures of each prompt as one batch; picture i of a prompt has seed `seed + i`, unless `seeds` gives one per picture.
         `loras`: from `lora`; they add up, and a weight may be one number for each picture.
 
+        `cfg`: classifier-free guidance on top of a guidance that the network is told (FLUX.1 dev); other networks have `guidance` for it.
+        `layout`: how the times are laid out, None = as the model's own.
         Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
         `NonFiniteError` where values stop being finite.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         rows = self._rows(prompts, num, seed, seeds)
         own = self.defaults
+        guidance = own.guidance if guidance is None else guidance
         settings = Draw(
             steps=own.steps if steps is None else steps,
-            guidance=own.guidance if guidance is None else guidance,
+            guidance=guidance,
+            weight=self._weight(guidance, cfg, negative),
             solver=solver or own.solver,
             size=self.possible_size(size or own.size),
             shift=shift,
+            layout=layout or own.layout,
             policies=tuple(policies),
             loras=tuple(loras),
             frame=frame,
@@ -177,7 +126,7 @@ class TextToImage:
         frame = settings.frame
         if frame is not None:
             prompts, rows = _imitate(prompts, rows, frame)
-        conds, notes = self.conditions(prompts, negative, settings.guidance, at_least=frame[2] if frame else 0)
+        conds, notes = self.conditions(prompts, negative, settings.weight, frame[2] if frame else 0, settings.size, settings.guidance)
         process = self._process(settings)
         shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.size))
         latents = draw(process, DrawRequest(shape, conds), rows, on_step)
@@ -185,7 +134,7 @@ class TextToImage:
         length = max(c.tokens["text"].states.shape[1] for c in conds.values())
         frames = tuple((len(rows), i, length) for i in range(len(rows)))
         if settings.size != self.defaults.size:
-            notes = (*notes, f"this model was trained at {_by(self.defaults.size)}; {_by(settings.size)} is beyond what it has seen")
+            notes = (*notes, f"this model was trained at {by(self.defaults.size)}; {by(settings.size)} is beyond what it has seen")
         pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings, negative), notes, process.sessions)
         return pictures if frame is None else pictures.only(frame[1])
 
@@ -194,35 +143,85 @@ class TextToImage:
         sessions = tuple(policy.begin(settings) for policy in settings.policies)
         net.admit(settings.policies)
         solver = solvers.get(settings.solver)()
+        path, layout = self.denoiser.meaning.path, settings.layout
+        if layout.discrete != isinstance(path, Betas):
+            raise UsageError(
+                f"the layout {layout.kind!r} on the path {path}", "spacings of steps are for discrete schedules, the others for flows"
+            )
+        times = layout.times(settings.steps, self._shift(settings), path.steps if isinstance(path, Betas) else 1000)
         carried = adapters(net, [lora.to(self.device, self.dtype) for lora in settings.loras])
-        times, guidance = grid(settings.steps, self._shift(settings)), ClassifierFree(settings.guidance)
-        return Ode(self.denoiser, solver, times, guidance, sessions, self.device, carried)
+        guidance = ClassifierFree(settings.weight)
+        return Ode(self.denoiser, solver, times, guidance, sessions, self.device, carried, bare=layout.discrete)
 
     def _shift(self, settings: Draw) -> float:
         """The shift asked for, or the model's own for this size."""
         if settings.shift is not None:
             return settings.shift
-        pixels, base = (size[0] * size[1] for size in (settings.size, self.defaults.size))
-        return resolution_shift(self.defaults.shift, pixels, base)
+        patch = self.codec.factor * getattr(getattr(self.denoiser.net, "config", None), "patch", 1)
+        return replace(self.defaults, layout=settings.layout).own_shift(settings.size, patch)
+
+    def _weight(self, guidance: float, cfg: float | None, negative: str) -> float:
+        """The weight of classifier-free guidance. Raises `UsageError` for what would change nothing."""
+        weight = self.defaults.cfg if cfg is None else cfg
+        if not self.told_guidance:
+            if weight != 1.0 or cfg is not None:
+                raise UsageError(f"cfg is {weight}", "this network is not told a guidance: `guidance` is the weight itself")
+            return guidance
+        ClassifierFree(guidance)  # what the network is told has the same range
+        if negative and weight == 1.0:
+            raise UsageError("a negative prompt, and cfg is 1", "guidance is a number here; a negative prompt acts with cfg above 1")
+        return weight
 
     def conditions(
-        self, prompts: Sequence[str], negative: str, guidance: float, at_least: int = 0
+        self,
+        prompts: Sequence[str],
+        negative: str,
+        weight: float,
+        at_least: int = 0,
+        size: tuple[int, int] | None = None,
+        guidance: float | None = None,
     ) -> tuple[dict[str, Conditions], tuple[str, ...]]:
-        """Conditions by lane and notes on truncation. Without a negative prompt the uncond lane holds each slot's null form."""
+        """Conditions by lane and notes on truncation. Without a negative prompt the uncond lane holds each slot's null form.
+
+        `size`, `guidance`: told to networks that read them; None = the model's own.
+        """
+        size, guidance = size or self.defaults.size, self.defaults.guidance if guidance is None else guidance
+        lanes, notes = self._texts(prompts, negative, weight, at_least)
+        return {lane: self._told(cond, len(prompts), size, guidance) for lane, cond in lanes.items()}, notes
+
+    def _told(self, cond: Conditions, rows: int, size: tuple[int, int], guidance: float) -> Conditions:
+        """`cond` with the numbers that the network reads beside the text: the picture's sizes (PixArt-alpha at 1024), a guidance."""
+        slots, vectors, scalars = self.denoiser.net.slots, dict(cond.vectors), dict(cond.scalars)
+        if "sizes" in slots:
+            height, width = size
+            vectors["sizes"] = torch.tensor([[height, width, height / width]]).repeat(rows, 1)
+        if "guidance" in slots:
+            scalars["guidance"] = torch.full((rows,), guidance)
+        return replace(cond, vectors=vectors, scalars=scalars)
+
+    def _texts(self, prompts: Sequence[str], negative: str, weight: float, at_least: int) -> tuple[dict[str, Conditions], tuple[str, ...]]:
         from ..text.truncation import truncation_report
 
         states = self._states(prompts)
         notes = tuple(dict.fromkeys(truncation_report(states, prompts)))
-        cond = _slots(states, at_least)
-        if guidance == 1.0:
+        cond = self._slots(states, at_least)
+        if weight == 1.0:
             return {"cond": cond}, notes
         if negative:
             against = self._states([negative] * len(prompts))
             notes += tuple(truncation_report(against, [negative] * len(prompts)))[:1]
-            return {"cond": cond, "uncond": _slots(against, at_least)}, notes
+            return {"cond": cond, "uncond": self._slots(against, at_least)}, notes
         everyone = torch.ones(len(prompts), dtype=torch.bool)
-        empty = _slots(self.encoder.encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
+        empty = self._slots(self.encoder.encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
         return {"cond": cond, "uncond": nulled(cond, self.slots, {s.group: everyone for s in self.slots}, empty)}, notes
+
+    def _slots(self, states: TextStates, at_least: int) -> Conditions:
+        tokens = Tokens(states.tokens, states.mask).pad_to(at_least)
+        if not any(slot.name == "pooled" for slot in self.slots):
+            return Conditions({"text": tokens})
+        if states.pooled is None:
+            raise UsageError("this text encoder gives no pooled vector, which the model's slot 'pooled' needs")
+        return Conditions({"text": tokens}, {"pooled": states.pooled})
 
     def _states(self, prompts: Sequence[str]) -> TextStates:
         """States of `prompts`, each distinct one encoded alone: in a batch its last bits would depend on its neighbours' lengths."""
@@ -236,11 +235,11 @@ class TextToImage:
         require_finite(images, "the decoded picture")
         return images.clamp(-1, 1)
 
-    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write a diffusers-layout folder, atomically. See `folder.save`."""
+    def save(self, folder: str | Path, overwrite: bool = False, format: Literal["sfumato", "diffusers"] = "sfumato") -> Path:
+        """Write a diffusers-layout folder, atomically; "diffusers": one that diffusers' own pipeline loads. See `folder.save`."""
         from .folder import save
 
-        return save(self, folder, overwrite)
+        return save(self, folder, overwrite, format=format)
 
     def lora(self, path: str | Path, weight: Weight = 1.0, partial: bool = False) -> Lora:
         """The LoRA in a file or folder, for this network and where it is; hand it to a call as `loras=[...]`. See `load_lora`."""
@@ -272,14 +271,7 @@ class TextToImage:
 
     def possible_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """`size` (height, width) in pixels, if this model can draw it; `UsageError` naming the nearest possible size otherwise."""
-        config = getattr(self.denoiser.net, "config", None)
-        step = self.codec.factor * getattr(config, "patch", 1)
-        if any(n % step or not 0 < n <= LARGEST_SIDE for n in size):
-            nearest = tuple(min(max(step, round(n / step) * step), LARGEST_SIDE // step * step) for n in size)
-            raise UsageError(
-                f"size {_by(size)} is not possible", f"sides are multiples of {step} up to {LARGEST_SIDE}; the nearest is {_by(nearest)}"
-            )
-        return size
+        return possible_size(size, self.codec.factor * getattr(getattr(self.denoiser.net, "config", None), "patch", 1))
 
     def _record(self, settings: Draw, negative: str) -> dict[str, Any]:
         return {
@@ -287,20 +279,15 @@ class TextToImage:
             "negative": negative,
             "steps": settings.steps,
             "guidance": settings.guidance,
+            **({"cfg": settings.weight} if self.told_guidance else {}),
             "solver": settings.solver,
             "size": list(settings.size),
             "shift": self._shift(settings),
+            "layout": to_dict(settings.layout),
             "loras": [lora.record() for lora in settings.loras],
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
         }
-
-
-def _slots(states: TextStates, at_least: int) -> Conditions:
-    if states.pooled is None:
-        raise UsageError("this text encoder gives no pooled vector, which the model's slot 'pooled' needs")
-    tokens = Tokens(states.tokens, states.mask).pad_to(at_least)
-    return Conditions({"text": tokens}, {"pooled": states.pooled})
 
 
 def _imitate(prompts: list[str], rows: Rows, frame: tuple[int, int, int]) -> tuple[list[str], Rows]:
@@ -308,8 +295,3 @@ def _imitate(prompts: list[str], rows: Rows, frame: tuple[int, int, int]) -> tup
     if len(prompts) != 1 or not 0 <= frame[1] < frame[0]:
         raise UsageError(f"frame {frame} with {len(prompts)} prompts", "a frame (rows, row, text tokens) goes with one picture")
     return prompts * frame[0], Rows(rows.seeds * frame[0])
-
-
-def _by(size: Sequence[int]) -> str:
-    """Width x height, as people say it."""
-    return f"{size[1]}x{size[0]}"

@@ -43,6 +43,8 @@ class OdeRun:
 class Ode:
     """`times`: from t near 1 to 0 (see `schedules.grid`). The state is fp32; `device`: where the network runs; `adapters`: by Linear name,
     in every lane.
+
+    `bare`: noise alone stands at the first time even where that is below 1, as the spacing "leading" has it.
     """
 
     denoiser: Denoiser
@@ -52,11 +54,12 @@ class Ode:
     sessions: tuple[Session, ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    bare: bool = False
 
     def init(self, request: DrawRequest, rows: Rows) -> OdeRun:
         noise = rows.normal(request.shape, "noise").to(self.device)
         first = self.times[0].to(self.device)
-        if request.x0 is None and float(first) != 1.0:
+        if request.x0 is None and float(first) != 1.0 and not self.bare:
             raise UsageError(f"the grid starts at t = {float(first):.3f}", "give x0 to start from, or a grid that starts at 1")
         x = noise if request.x0 is None else self.denoiser.path.mix(request.x0.to(self.device), noise, first)
         alpha, sigma = self._at(self.times)
@@ -93,7 +96,9 @@ class Ode:
 
     def result(self, run: OdeRun) -> Tensor:
         """The latents (B, C, h, w) of a finished run."""
-        return run.walk.y
+        # A schedule may end at its first trained step, where x is not quite y.
+        alpha, sigma = self._at(self.times[-1])
+        return run.walk.y * float(alpha + sigma)
 
     def _place(self, run: OdeRun) -> tuple[Tensor, float]:
         """y to evaluate at, and the path's own time there (the grid's, not the straight path's)."""

@@ -1,14 +1,18 @@
-"""Time grids: from pure noise, t = 1, to data, t = 0, in fp64 so that composed shifts agree to the last fp32 bit."""
+"""Time grids: from pure noise, t = 1, to data, t = 0, in fp64 so that composed shifts agree to the last fp32 bit.
+
+A `Layout` says how a model's times are laid out and is saved with it: shifted grids for flows, published spacings for discrete schedules.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..core.errors import UsageError
+from ..core.errors import ConfigError, UsageError
 
 MAX_STEPS = 1000
 
@@ -24,14 +28,19 @@ def resolution_shift(base: float, pixels: int, base_pixels: int) -> float:
     return base * math.sqrt(pixels / base_pixels)
 
 
+def token_shift(tokens: int, ends: tuple[float, float, float, float]) -> float:
+    """FLUX's shift exp(mu) for a picture of `tokens` tokens; `ends`: mu is ends[1] at ends[0] tokens, ends[3] at ends[2], linear."""
+    least, low, most, high = ends
+    return math.exp(low + (high - low) * (tokens - least) / (most - least))
+
+
 def grid(steps: int, alpha: float = 1.0, kind: Literal["paper", "released"] = "paper") -> Tensor:
     """(steps + 1,) fp64 times from 1 to 0. "paper": even steps, shifted once. "released": SD3's public code and diffusers, which shift the
     smallest sigma before spacing and then shift again.
 
     Raises `UsageError` unless 1 <= steps <= 1000 and alpha > 0.
     """
-    if not 1 <= steps <= MAX_STEPS:
-        raise UsageError(f"steps is {steps}", f"a whole number from 1 to {MAX_STEPS}; 20 is a good start")
+    check_steps(steps)
     if not 0 < alpha < math.inf:
         raise UsageError(f"shift is {alpha}", "a positive number; 1 leaves the grid even")
     if kind == "paper":
@@ -39,3 +48,72 @@ def grid(steps: int, alpha: float = 1.0, kind: Literal["paper", "released"] = "p
     smallest = float(shift(torch.tensor(1e-3, dtype=torch.float64), alpha))
     spaced = shift(torch.linspace(1, smallest, steps, dtype=torch.float64), alpha)
     return torch.cat([spaced, torch.zeros(1, dtype=torch.float64)])
+
+
+def check_steps(steps: int, most: int = MAX_STEPS) -> None:
+    """Raise `UsageError` unless 1 <= steps <= most."""
+    if not 1 <= steps <= most:
+        raise UsageError(f"steps is {steps}", f"a whole number from 1 to {most}; 20 is a good start")
+
+
+KINDS = ("paper", "released", "linspace", "leading", "trailing", "uniform")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How times are laid out.
+
+    kind: for flows "paper" and "released" (see `grid`); on a discrete schedule of N steps, n of which are walked (Lin et al., arXiv
+    2305.08891, table 2): "linspace" evenly from the last to the first, "leading" every (N // n)-th from the first, plus `offset`,
+    "trailing" every (N / n)-th down from the last; "uniform": fractional steps, as DPM-Solver's and PixArt's own code has them.
+    spare: "linspace" and "leading" lay out n + 1 steps and leave out the least noisy one (DPM-Solver's way; DDIM's is without).
+    end: where the last step lands, the "data" or the "first" trained step.
+    scaling: how the shift of a flow follows the size: as sqrt("pixels") (SD3's paper), not at all ("fixed": SD3's code), or by
+    `token_shift` through `tokens` (FLUX).
+    """
+
+    kind: Literal["paper", "released", "linspace", "leading", "trailing", "uniform"] = "paper"
+    scaling: Literal["pixels", "fixed", "tokens"] = "pixels"
+    tokens: tuple[float, float, float, float] = (256.0, 0.5, 4096.0, 1.15)
+    offset: int = 0
+    spare: bool = False
+    end: Literal["data", "first"] = "data"
+
+    def __post_init__(self) -> None:
+        if not self.discrete and (self.offset or self.spare or self.end != "data"):
+            raise ConfigError(f"a {self.kind!r} layout with offset, spare or end", "these belong to discrete schedules")
+        if self.offset and self.kind != "leading":
+            raise ConfigError(f"an offset of {self.offset} steps with {self.kind!r} spacing", "only 'leading' reads it")
+
+    @property
+    def discrete(self) -> bool:
+        return self.kind not in ("paper", "released")
+
+    def times(self, steps: int, alpha: float, train_steps: int = 1000) -> Tensor:
+        """(steps + 1,) fp64 times; of a discrete schedule of `train_steps` they begin below 1 with "leading". `alpha`: a flow's shift."""
+        if self.kind == "paper" or self.kind == "released":
+            return grid(steps, alpha, self.kind)
+        if alpha != 1.0:
+            raise UsageError(f"shift is {alpha}", "a discrete schedule has its own steps; a shift is for flows")
+        check_steps(steps, min(MAX_STEPS, train_steps - self.spare))
+        last = 0.0 if self.end == "data" else 1 / train_steps
+        walked = (spaced(self.kind, steps, train_steps, self.spare) + self.offset + 1) / train_steps
+        if walked[0] > 1:
+            raise UsageError(
+                f"{steps} steps end at step {round(float(walked[0]) * train_steps) - 1} of {train_steps}", "fewer steps, or no offset"
+            )
+        return torch.cat([walked, torch.tensor([last], dtype=torch.float64)])
+
+
+def spaced(kind: str, n: int, total: int, spare: bool) -> Tensor:
+    """(n,) fp64 steps of `total`, the noisiest first, as the published code rounds them (half to even)."""
+    points = n + spare
+    if kind == "leading":
+        return ((total // points) * torch.arange(points, dtype=torch.float64)).flip(0)[:n]
+    if kind == "trailing":
+        return (total - torch.arange(n, dtype=torch.float64) * (total / n)).round() - 1
+    if kind == "uniform":
+        return torch.linspace(total - 1, 0, n + 1, dtype=torch.float64)[:n]
+    # numpy.linspace gives the lower end for a single point.
+    even = torch.linspace(0, total - 1, points, dtype=torch.float64) if points > 1 else torch.zeros(1, dtype=torch.float64)
+    return even.round().flip(0)[:n]

@@ -110,7 +110,8 @@ class DPMSolverPP2M:
 
     y' = (s' / s) y - (1 - s') (e^-h - 1) D,    D = (1 + 1 / 2r) x_0 - (1 / 2r) x_0_before.
 
-    First and last steps are of first order, where lambda is infinite.
+    The first step is of first order, and so is the last one where lambda is infinite or there are fewer than 15 (diffusers' rule; the
+    original's is 10). Both differ only on grids that end before the data.
     """
 
     evaluations = 1
@@ -122,7 +123,8 @@ class DPMSolverPP2M:
         s, s_next = walk.now, walk.next
         h = _lambda(s_next) - _lambda(s)
         data = seen.x0
-        if walk.memory and s_next > 0.0:
+        settling = walk.index == len(walk.times) - 2 and len(walk.times) - 1 < 15
+        if walk.memory and s_next > 0.0 and not settling:
             h_before = _lambda(s) - _lambda(walk.times[walk.index - 1])
             weight = h / (2 * h_before)
             data = (1 + weight) * seen.x0 - weight * walk.memory[0].x0

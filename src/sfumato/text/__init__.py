@@ -15,6 +15,7 @@ from sfumato.core.registry import Registry
 if TYPE_CHECKING:
     from .cache import Cached
     from .encoded import TextEncoder, TextStates, WordSpan
+    from .joined import Joined
     from .minilm import MiniLM, load_minilm
     from .transformers_encoder import TransformersEncoder, load_text_encoder
     from .truncation import truncation_report
@@ -27,12 +28,14 @@ text_encoders.lazy("transformers", "sfumato.text.transformers_encoder:load_text_
 _HOMES = {
     "cache": ("Cached",),
     "encoded": ("TextEncoder", "TextStates", "WordSpan"),
+    "joined": ("Joined",),
     "minilm": ("MiniLM", "load_minilm"),
     "transformers_encoder": ("TransformersEncoder", "load_text_encoder"),
     "truncation": ("truncation_report",),
 }
 __all__ = [
     "Cached",
+    "Joined",
     "MiniLM",
     "TextEncoder",
     "TextStates",

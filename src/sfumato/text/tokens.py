@@ -97,9 +97,9 @@ def _without_punctuation(prompt: str, start: int, end: int) -> tuple[int, int]:
     return (kept[0], kept[-1] + 1) if kept else (start, end)
 
 
-def padded(rows: Sequence[TokenRow], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids (B, N) int64 padded on the right with `padding`, and their mask (B, N) bool, on `device`; N is the longest row."""
-    longest = max(len(row.ids) for row in rows)
+def padded(rows: Sequence[TokenRow], padding: int, device: torch.device, length: int = 0) -> tuple[Tensor, Tensor]:
+    """Ids (B, N) int64 padded on the right with `padding`, and their mask (B, N) bool; N: the longest row, at least `length`."""
+    longest = max(length, *(len(row.ids) for row in rows))
     ids = torch.tensor([[*row.ids, *[padding] * (longest - len(row.ids))] for row in rows])
     lengths = torch.tensor([len(row.ids) for row in rows])
     return ids.to(device), (torch.arange(longest) < lengths[:, None]).to(device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -18,7 +18,7 @@ from sfumato.core.pretrained import load_pretrained, load_tokenizer, require_saf
 from sfumato.core.weights import read_json
 
 from .encoded import TextStates
-from .tokens import PromptTokenizer, padded, states
+from .tokens import PromptTokenizer, check_prompts, padded, states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -50,11 +50,19 @@ class TransformersEncoder:
     the last block but one. Several are laid side by side: width = len(layers) * hidden size.
     Pooled: CLIP's vector at the end-of-text token, projected where the checkpoint has a projection; None for the others.
 
-    Unlike the pipelines of some published models, padding is masked here: those attend to, and hand on, the states of padding.
+    padding "masked": states at padding are nothing. "attended": SD3 and FLUX pad every prompt to `max_tokens` with the tokenizer's own
+    token, attend to it here and hand its states on; their networks know no other input.   lower: prompts are stripped and put in lower case
+    first, as PixArt was trained.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, layers: Sequence[int], max_tokens: int | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        layers: Sequence[int],
+        max_tokens: int | None = None,
+        padding: Literal["masked", "attended"] = "masked",
+        lower: bool = False,
     ) -> None:
         config: Any = model.config
         depth = int(config.num_hidden_layers)
@@ -76,16 +84,29 @@ class TransformersEncoder:
         self.max_tokens = min(limit or _DEFAULT_TOKENS, tokenizer.model_max_length, _DEFAULT_TOKENS) if max_tokens is None else max_tokens
         specials = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
         empty = next((token for token in specials if token is not None), 0)
-        self.tokenizer = PromptTokenizer(tokenizer.backend_tokenizer, self.max_tokens, empty, limit)
+        self.published_tokenizer = tokenizer
+        # A copy: the published one is saved again as it came, without our truncation.
+        backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+        self.tokenizer = PromptTokenizer(backend, self.max_tokens, empty, limit)
         self.depth = depth
+        self.lower = lower
+        if padding == "attended" and tokenizer.pad_token_id is None:
+            raise ConfigError("padding is attended to, and the tokenizer has no padding token", "its tokenizer_config.json names one")
+        self.padding = int(tokenizer.pad_token_id) if padding == "attended" else None
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""
-        rows = self.tokenizer(prompts)
-        # Any id will do for padding. 0 is valid everywhere and is never taken for CLIP's end-of-text token.
-        ids, mask = padded(rows, 0, self.model.device)
-        out = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=any(i != self.depth for i in self.layers))
+        rows = self.tokenizer([p.lower().strip() for p in check_prompts(prompts)] if self.lower else prompts)
+        deep = any(i != self.depth for i in self.layers)
+        if self.padding is None:
+            # Any id will do for padding. 0 is valid everywhere and is never taken for CLIP's end-of-text token.
+            ids, mask = padded(rows, 0, self.model.device)
+            out = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=deep)
+        else:
+            ids, mask = padded(rows, self.padding, self.model.device, self.max_tokens)
+            mask = torch.ones_like(mask)
+            out = self.model(input_ids=ids, output_hidden_states=deep)
         taps = [out.last_hidden_state if i == self.depth else out.hidden_states[i] for i in self.layers]
         pooled = (out.text_embeds if hasattr(out, "text_embeds") else out.pooler_output) if self.pooled_width else None
         return states(torch.cat([tap.float() for tap in taps], dim=-1), mask, pooled, rows)
@@ -98,6 +119,8 @@ def load_text_encoder(
     layers: Sequence[int] = (-1,),
     max_tokens: int | None = None,
     *,
+    padding: Literal["masked", "attended"] = "masked",
+    lower: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TransformersEncoder:
@@ -114,7 +137,7 @@ def load_text_encoder(
     if not words_in.is_dir():
         raise WeightsError(f"missing folder {words_in}", "the tokenizer's folder lies beside the text encoder's; name it with tokenizer=")
     model = load_pretrained(model_class, weights_in, dtype, _LEFT_BEHIND)
-    return TransformersEncoder(model.to(device), load_tokenizer(words_in), layers, max_tokens)
+    return TransformersEncoder(model.to(device), load_tokenizer(words_in), layers, max_tokens, padding, lower)
 
 
 def _architecture(folder: Path) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..core.conditions import Conditions, Slot, Tokens, concatenate, nulled
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError
+from ..core.paths import path
 from ..core.program import Network
 from ..core.rng import Draws, generator
 from ..core.task import Batch, Loss, Phase
@@ -82,7 +83,7 @@ class DiffusionTask:
     slots: tuple[Slot, ...] = TEXT_SLOTS
 
     def __post_init__(self) -> None:
-        if (self.objective.prediction, self.objective.path.name) != (self.meaning.prediction, self.meaning.path):
+        if (self.objective.prediction, self.objective.path.name) != (self.meaning.prediction, path(self.meaning.path).name):
             raise ConfigError(
                 f"the objective trains {self.objective.prediction} on the {self.objective.path.name} path",
                 f"the model is saved as {self.meaning}",

@@ -19,7 +19,8 @@ from ..data.scenes.reading import FORMS
 from ..data.sources import Source
 from ..objectives.denoising import Denoising
 from ..objectives.times import law
-from ..pipelines.text_to_image import Defaults, TextToImage
+from ..pipelines.settings import Defaults
+from ..pipelines.text_to_image import TextToImage
 from ..text.encoded import TextEncoder
 from .batches import Staged, Stream
 from .diffusion import TEXT_SLOTS, DiffusionTask, LatentStream, Mixed

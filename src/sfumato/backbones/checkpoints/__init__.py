@@ -78,7 +78,7 @@ class Format:
 
     `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   `unread`: names of theirs that their own forward
     never reads, vectors as long as the field of our config that is named; left behind, and written as zeros.   `meaning`: what the
-    published network's numbers are, where our paths and time maps have a name for it; None where they have none (a discrete schedule).
+    published network's numbers are.
     `originals`: the Linears under the names of the model's first release, which kohya and ai-toolkit keep in their files.
     """
 
@@ -93,7 +93,7 @@ class Format:
     ignored: frozenset[str] = frozenset()
     originals: Callable[[Any], tuple[Rule, ...]] = field(default=lambda config: ())
     unread: Mapping[str, str] = field(default_factory=dict)
-    meaning: Meaning | None = None
+    meaning: Meaning = field(kw_only=True)
 
     def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         """Our config's fields. Raises `ConfigError` naming a flag that is unknown or has a value we do not compute with."""

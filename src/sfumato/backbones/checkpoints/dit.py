@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...core.denoiser import Meaning
+from ...core.discrete import Betas
 from ...core.errors import ConfigError
 from ..dit import DiTConfig
 from . import Format, Rule, numbered, rule
@@ -95,4 +97,6 @@ FORMAT = Format(
     describe=_describe,
     derives=frozenset({"attention_head_dim", "sample_size", "out_channels", "activation_fn"}),
     ignored=frozenset({"pos_embed.pos_embed"}),
+    # As trained; a pipeline's scheduler may say otherwise of a fine-tuned one.
+    meaning=Meaning("eps", Betas(), "steps"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from ...core.errors import ConfigError, UnknownNameError
 from ...core.files import refuse_overwrite, write_json, write_tensors
 from ...core.program import Network
 from ...core.weights import WEIGHTS, Shards, assign_strictly, read_json
-from .. import backbones
+from .. import Family, backbones
 from . import Format, formats, of_family
 
 
@@ -34,6 +35,13 @@ def empty_network(folder: Path) -> tuple[Network, Format | None]:
 
     Raises `WeightsError` (no config), `ConfigError` (a flag not understood), `UnknownNameError` (an unsupported class, with the nearest).
     """
+    family, form, shape = read_shape(folder)
+    with torch.device("meta"):
+        return family.network(shape), form
+
+
+def read_shape(folder: Path) -> tuple[Family, Format | None, Any]:
+    """The family of the network in `folder`, diffusers' format where it is theirs, and our config of it; no weights are read."""
     config = read_json(folder / "config.json")
     name = str(config.pop("_class_name", "?"))
     form: Format | None = None
@@ -46,30 +54,26 @@ def empty_network(folder: Path) -> tuple[Network, Format | None]:
         shape = from_dict(family.config, config if form is None else form.config(config))
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.json'}: {error.message}", error.hint) from error
-    with torch.device("meta"):
-        return family.network(shape), form
+    return family, form, shape
 
 
 def load_denoiser(folder: Path, dtype: torch.dtype | None = None) -> Denoiser:
     """The network in `folder`, of a class of diffusers, with what its numbers mean: their times and signs become ours.
 
-    Raises `ConfigError` for a class that predicts on a path without a name here, and what `load_network` raises.
+    Raises `UnknownNameError` for a class that is not diffusers', and what `load_network` raises.
     """
     name = str(read_json(folder / "config.json").get("_class_name", "?"))
-    meaning = formats.get(name).meaning
-    if meaning is None:
-        raise ConfigError(f"a {name} predicts on a path that has no name here", "load_network reads its weights; say what they mean")
-    return Denoiser(load_network(folder, dtype), meaning)
+    return Denoiser(load_network(folder, dtype), formats.get(name).meaning)
 
 
-def save_network(net: Network, folder: Path, overwrite: bool = False) -> Path:
-    """Write `net` as diffusers' class of its family, which `from_pretrained` reads. Returns the folder.
+def save_network(net: Network, folder: Path, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
+    """Write `net` as diffusers' class of its family, which `from_pretrained` reads; `dtype` None = as it is. Returns the folder.
 
     Raises `OutputError` when it exists, `ConfigError` or `WeightsError` when diffusers' class has no place for something of ours.
     """
     refuse_overwrite(folder, overwrite)
     form = of_family(backbones.name_of(type(net)))
     config, weights = form.published(net.config), form.to_theirs(net.config, net.state_dict())
-    write_tensors(folder / WEIGHTS, weights)
+    write_tensors(folder / WEIGHTS, {name: tensor.to(dtype or tensor.dtype) for name, tensor in weights.items()})
     write_json(folder / "config.json", config)
     return folder

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...core.denoiser import Meaning
+from ...core.discrete import Betas
 from ...core.errors import ConfigError
 from ..pixart import PixArtConfig
 from . import Format, Rule, numbered, rule
@@ -142,4 +144,6 @@ FORMAT = Format(
     | frozenset(_LEGACY),
     ignored=frozenset({"pos_embed.pos_embed"}),
     originals=_originals,
+    # As trained; a pipeline's scheduler may say otherwise of a fine-tuned one.
+    meaning=Meaning("eps", Betas(), "steps"),
 )

@@ -1,0 +1,6 @@
+"""Published checkpoints as whole pipelines: diffusers folders of PixArt, Stable Diffusion 3 and FLUX.1, read and written.
+
+kinds.py        what each pipeline class of diffusers is made of, and its settings
+schedulers.py   scheduler configs <-> path, time layout, solver, prediction
+folder.py       the folder <-> a TextToImage
+"""

@@ -1,0 +1,116 @@
+"""What each published pipeline is made of: components, how its text encoders are read and joined, and the settings it was released with.
+
+Where the original code and diffusers differ, the original's is the default:
+    PixArt      both lower the caption; the original also strips markup with ftfy and beautifulsoup, which is left to the user
+    FLUX.1      schnell: the original reads 256 T5 tokens and draws 4 steps, diffusers 512 and 28 (load(..., text_tokens=512) for its own)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...core.conditions import Slot
+from ...core.errors import UnknownNameError
+from ...text.joined import How
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text encoder in `folder` with its `tokenizer`; `classes` of transformers that it may be. `layer`: of the states that are taken.
+
+    `tokens`: how many it reads; 0 = what its tokenizer declares.   `optional`: a folder without it still draws.
+    """
+
+    folder: str
+    tokenizer: str
+    classes: tuple[str, ...]
+    layer: int = -1
+    tokens: int = 0
+    padding: Literal["masked", "attended"] = "masked"
+    lower: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One pipeline class of diffusers.
+
+    `even`: hands evenly spaced sigmas to its scheduler.   `side`: tokens' rows that it was trained at, where the transformer's config does
+    not say (latent cells).   `optional`: components that may be null, and have to be: they are of uses that are not drawn here.
+    """
+
+    transformer: str
+    texts: tuple[Text, ...]
+    joined: How
+    schedulers: tuple[str, ...]
+    slots: tuple[Slot, ...]
+    steps: int
+    guidance: float
+    even: bool = False
+    side: int = 0
+    optional: tuple[str, ...] = ()
+
+    def settings(self, transformer: Mapping[str, Any]) -> tuple[int, float, int | None]:
+        """Steps, guidance and T5's tokens (None: the table's) for a transformer of this config."""
+        if self.joined == "pooled" and not transformer.get("guidance_embeds"):
+            return SCHNELL
+        return self.steps, self.guidance, None
+
+
+# FLUX.1 schnell is the pipeline class of dev with a network that is told no guidance.
+SCHNELL = (4, 1.0, 256)
+_DISCRETE = ("DPMSolverMultistepScheduler", "DDIMScheduler")
+_FLOW = ("FlowMatchEulerDiscreteScheduler",)
+_T5 = ("T5EncoderModel",)
+_PROJECTED = ("CLIPTextModelWithProjection",)
+# The uncond lane reads the empty prompt in all of them.
+_TEXT, _POOLED = Slot("text", null="empty"), Slot("pooled", null="empty")
+
+
+def _pixart(tokens: int) -> Kind:
+    text = Text("text_encoder", "tokenizer", _T5, tokens=tokens, lower=True)
+    return Kind("PixArtTransformer2DModel", (text,), "one", _DISCRETE, (_TEXT,), steps=20, guidance=4.5)
+
+
+KINDS: Mapping[str, Kind] = {
+    "PixArtAlphaPipeline": _pixart(120),
+    "PixArtSigmaPipeline": _pixart(300),
+    "StableDiffusion3Pipeline": Kind(
+        "SD3Transformer2DModel",
+        (
+            Text("text_encoder", "tokenizer", _PROJECTED, layer=-2, padding="attended"),
+            Text("text_encoder_2", "tokenizer_2", _PROJECTED, layer=-2, padding="attended"),
+            Text("text_encoder_3", "tokenizer_3", _T5, tokens=256, padding="attended", optional=True),
+        ),
+        "stacked",
+        _FLOW,
+        (_TEXT, _POOLED),
+        steps=28,
+        guidance=7.0,
+        optional=("image_encoder", "feature_extractor"),
+    ),
+    "FluxPipeline": Kind(
+        "FluxTransformer2DModel",
+        (
+            Text("text_encoder", "tokenizer", ("CLIPTextModel",), padding="attended"),
+            Text("text_encoder_2", "tokenizer_2", _T5, tokens=512, padding="attended"),
+        ),
+        "pooled",
+        _FLOW,
+        (_TEXT, _POOLED),
+        steps=28,
+        guidance=3.5,
+        even=True,
+        side=128,
+        optional=("image_encoder", "feature_extractor"),
+    ),
+}
+
+
+def kind(name: str) -> Kind:
+    """The published pipeline of this class name. Raises `UnknownNameError`."""
+    if name not in KINDS:
+        raise UnknownNameError("pipeline class", name, KINDS)
+    return KINDS[name]

@@ -1,0 +1,118 @@
+"""diffusers' own pipelines at tiny random sizes, saved as they save themselves, and one picture asked of both sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers as tf
+from tests.tokenizing import tiny_tokenizer
+from torch import Tensor, nn
+
+TOKENS = 24
+
+
+def alive(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Fresh weights are so small, or so many zero, that a wrong picture would pass: every one is moved."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return module.eval()
+
+
+def tokenizer(kind: str) -> Any:
+    marks = {"t5": {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}}
+    names = marks.get(kind, {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"})
+    return tf.PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer(kind), model_max_length=TOKENS, **names)
+
+
+def t5(width: int) -> Any:
+    torch.manual_seed(1)
+    size = tiny_tokenizer("t5").get_vocab_size()
+    return alive(tf.T5EncoderModel(tf.T5Config(vocab_size=size, d_model=width, d_kv=4, d_ff=16, num_layers=2, num_heads=2, pad_token_id=0)))
+
+
+def clip(width: int, projected: int | None, seed: int) -> Any:
+    torch.manual_seed(seed)
+    size = tiny_tokenizer("clip").get_vocab_size()
+    shape = {
+        "hidden_size": width,
+        "intermediate_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "projection_dim": projected or 8,
+    }
+    marks = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
+    config = tf.CLIPTextConfig(vocab_size=size, max_position_embeddings=TOKENS, **shape, **marks)
+    return alive((tf.CLIPTextModelWithProjection if projected else tf.CLIPTextModel)(config), seed)
+
+
+def vae(channels: int = 4, **scales: float) -> Any:
+    torch.manual_seed(2)
+    return alive(
+        diffusers.AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 8),
+            layers_per_block=1, latent_channels=channels, norm_num_groups=4, **scales,
+        )
+    )  # fmt: skip
+
+
+def pixart(kind: str = "Alpha", scheduler: Any = None, **shape: Any) -> Any:
+    """Alpha is told sizes (sample_size 128), Sigma is not. A codec of f2."""
+    torch.manual_seed(0)
+    config = {
+        "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24, "caption_channels": 16,
+        "sample_size": 128 if kind == "Alpha" else 16, "interpolation_scale": 16 if kind == "Alpha" else 2, **shape,
+    }  # fmt: skip
+    network = alive(diffusers.PixArtTransformer2DModel(**config))
+    scheduler = scheduler or diffusers.DPMSolverMultistepScheduler()
+    made = getattr(diffusers, f"PixArt{kind}Pipeline")
+    return made(tokenizer=tokenizer("t5"), text_encoder=t5(16), vae=vae(scaling_factor=0.6), transformer=network, scheduler=scheduler)
+
+
+def sd3(with_t5: bool = True, shift: float = 3.0, **shape: Any) -> Any:
+    torch.manual_seed(0)
+    config = {
+        "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16, "joint_attention_dim": 24, "caption_projection_dim": 32,
+        "pooled_projection_dim": 14, "in_channels": 4, "out_channels": 4, "sample_size": 16, "pos_embed_max_size": 12, **shape,
+    }  # fmt: skip
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=alive(diffusers.SD3Transformer2DModel(**config)),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=shift),
+        vae=vae(scaling_factor=1.5, shift_factor=0.06),
+        text_encoder=clip(8, 6, 3), tokenizer=tokenizer("clip"), text_encoder_2=clip(12, 8, 4), tokenizer_2=tokenizer("clip"),
+        text_encoder_3=t5(24) if with_t5 else None, tokenizer_3=tokenizer("t5") if with_t5 else None,
+    )  # fmt: skip
+
+
+def flux(guided: bool = True, **shape: Any) -> Any:
+    torch.manual_seed(0)
+    config = {
+        "num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 16,
+        "joint_attention_dim": 16, "pooled_projection_dim": 8, "axes_dims_rope": (4, 6, 6), "guidance_embeds": guided, **shape,
+    }  # fmt: skip
+    shifting = {"use_dynamic_shifting": True, "shift": 3.0} if guided else {"shift": 1.0}
+    return diffusers.FluxPipeline(
+        transformer=alive(diffusers.FluxTransformer2DModel(**config)),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**shifting),
+        vae=vae(scaling_factor=0.4, shift_factor=0.1),
+        text_encoder=clip(8, None, 3), tokenizer=tokenizer("clip"), text_encoder_2=t5(16), tokenizer_2=tokenizer("t5"),
+    )  # fmt: skip
+
+
+def saved(pipe: Any, folder: Path) -> Path:
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def drawn(pipe: Any, latents: Tensor, **call: Any) -> Tensor:
+    """diffusers' pictures (B, 3, H, W) in [-1, 1]."""
+    pipe.set_progress_bar_config(disable=True)
+    pixels = pipe(latents=latents, output_type="pt", **call).images
+    return 2 * pixels - 1
