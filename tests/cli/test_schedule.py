@@ -1,6 +1,7 @@
 """`sfumato schedule`: the table is the walk itself, with a source for every number, and no weights are read."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,28 +14,21 @@ from sfumato.pipelines.timetable import timetable
 
 
 def without_weights(folder: Path) -> Path:
+    """Nothing but configs is left: what is printed cannot come from weights."""
     for file in folder.rglob("*.safetensors"):
         file.unlink()
     return folder
 
 
-def test_it_prints_the_times_of_our_model(cli: Cli, model: Path):
-    told = cli("schedule", str(without_weights_copy(model)), "--steps", "4", "--json").lines[0]
+def test_it_prints_the_times_of_our_model(cli: Cli, model: Path, tmp_path: Path):
+    bare = Path(shutil.copytree(model, tmp_path / "bare"))
+    told = cli("schedule", str(without_weights(bare)), "--steps", "4", "--json").lines[0]
     pipe = sfumato.load(model)
     assert [s["t"] for s in told["stops"]] == pytest.approx(pipe.defaults.layout.times(4, pipe.defaults.shift).tolist())
     assert told["stops"][-1]["told"] is None and told["stops"][0]["told"] == 1.0
     assert {o["what"]: o["from"] for o in told["origins"]}["steps"] == "--steps"
     shown = cli("schedule", str(model), "--steps", "3", "--shift", "3").out
     assert "--shift" in shown and "0.857143" in shown and "sfumato.json" in shown
-
-
-def without_weights_copy(model: Path) -> Path:
-    import shutil
-
-    copy = model.parent / "bare"
-    if not copy.exists():
-        shutil.copytree(model, copy)
-    return without_weights(copy)
 
 
 @pytest.mark.parametrize(("options", "told"), [(["--steps", "0"], "steps is 0"), (["--size", "33"], "size 33x33 is not possible")])

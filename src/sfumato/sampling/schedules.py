@@ -100,7 +100,7 @@ class Layout:
         walked = (spaced(self.kind, steps, train_steps, self.spare) + self.offset + 1) / train_steps
         if walked[0] > 1:
             raise UsageError(
-                f"{steps} steps end at step {round(float(walked[0]) * train_steps) - 1} of {train_steps}", "fewer steps, or no offset"
+                f"{steps} steps begin at step {round(float(walked[0]) * train_steps) - 1} of {train_steps}", "fewer steps, or no offset"
             )
         return torch.cat([walked, torch.tensor([last], dtype=torch.float64)])
 
