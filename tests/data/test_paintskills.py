@@ -17,7 +17,7 @@ from sfumato.data.scenes.painting import render
 from sfumato.data.scenes.paintskills import COUNTS, DIRECTIONS, PAINTSKILLS, PARTS, Cell, Item, PaintSkills, Part, Skill, home
 from sfumato.data.scenes.shapes import shapes
 from sfumato.data.splits import SPLITS
-from sfumato.evaluate.skills import answer
+from sfumato.evaluate.paintskills import answer
 from sfumato.evaluate.witness import truth
 
 FIXTURE = Path(__file__).parent / "fixture"

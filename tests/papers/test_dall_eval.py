@@ -25,7 +25,7 @@ from sfumato.data.sources import Source
 from sfumato.evaluate.judge import Judge
 from sfumato.evaluate.judge_net import JudgeConfig, JudgeNet, StyleNet
 from sfumato.evaluate.metrics import Detection
-from sfumato.evaluate.skills import enlarged, paint
+from sfumato.evaluate.paintskills import enlarged, paint
 from sfumato.evaluate.witness import truth
 from sfumato.papers import dall_eval, gender_study, skill_study
 from sfumato.papers.claims import Budget, reproduce

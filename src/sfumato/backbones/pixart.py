@@ -29,7 +29,7 @@ from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP
 from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm
-from ..nn.picture import PictureAttention, PictureCross, PictureMLP, initialise_like_pixart
+from ..nn.picture import PictureAttention, PictureCross, PictureMLP, initialise_crossed
 from ..nn.positions import sincos_2d
 from . import Family
 
@@ -90,7 +90,7 @@ class PixArt(Network):
         self.final_modulation = TableModulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels * (2 if config.variance else 1), "head")
         self.set_program([_block(config, i) for i in range(config.depth)])
-        initialise_like_pixart(self, self.final)
+        initialise_crossed(self, self.final)
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MixFFN
 from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm, RMSNorm
-from ..nn.picture import PictureAttention, PictureCross, PictureMLP, initialise_like_pixart
+from ..nn.picture import PictureAttention, PictureCross, PictureMixer, initialise_crossed
 from ..nn.positions import sincos_2d
 from . import Family
 
@@ -93,7 +93,7 @@ class Sana(Network):
         self.final_modulation = TableModulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels, "head")
         self.set_program([_block(config) for _ in range(config.depth)])
-        initialise_like_pixart(self, self.final)
+        initialise_crossed(self, self.final)
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
@@ -134,8 +134,8 @@ class SelfBranch(PictureAttention):
         return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
 
-class MLPBranch(PictureMLP):
-    core: MixFFN  # type: ignore[assignment]
+class MLPBranch(PictureMixer):
+    core: MixFFN
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()

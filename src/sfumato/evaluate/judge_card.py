@@ -18,6 +18,7 @@ from .metrics import Score
 from .metrics.detection import matches, mean_average_precision
 from .metrics.tasks import Detection
 from .pictures import Pictures
+from .witness import hear
 
 # Alike in every style, so easy to recognise: a rate without them says more about drawings proper.
 LETTERED = {"flags", "keycap"}
@@ -77,13 +78,14 @@ def scene_accuracy(judge: Judge, scenes: Scenery) -> dict[str, Any]:
     """What the judge finds in rendered scenes: `map50` over concepts; of the things it should find, `recall` (box and name right),
     `recall_unseen` of drawings it never saw, `style` and `colour` of those found; `words` read exactly, and signs told where none is.
     """
-    found, truth = _detect(judge, scenes.images), truths(scenes)
+    told, truth = hear(judge, scenes.images, [True] * len(scenes)), truths(scenes)
+    found = told.found
     hits = [hit for seen, things in zip(found, truth, strict=True) for hit in _found(seen, things)]
     kept = [i for i in range(len(scenes.boxes)) if scenes.visible[i] >= SEEN]
     right = torch.tensor([hit is not None for hit in hits])
     unseen = torch.tensor([scenes.split[i] != "train" for i in kept])
     pairs = [(hit, scenes.style[i], scenes.colour[i]) for hit, i in zip(hits, kept, strict=True) if hit is not None]
-    read, said = _read(judge, scenes.images), dict(zip(scenes.sign_place.tolist(), scenes.words, strict=True))
+    read, said = told.read, dict(zip(scenes.sign_place.tolist(), scenes.words, strict=True))
     return {
         "scenes": len(scenes),
         "things": len(kept),
@@ -95,19 +97,6 @@ def scene_accuracy(judge: Judge, scenes: Scenery) -> dict[str, Any]:
         "words": _rate([read[m] == word for m, word in said.items()]),
         "words_where_none": _rate([bool(read[m]) for m in range(len(scenes)) if m not in said]),
     }
-
-
-def _detect(judge: Judge, images: Tensor) -> list[list[Detection]]:
-    """Of (N, 3, H, W) uint8, a few hundred at a time."""
-    return [found for chunk in images.split(256) for found in judge.detect(_unit(chunk))]
-
-
-def _read(judge: Judge, images: Tensor) -> list[str]:
-    return [word for chunk in images.split(256) for word in judge.read(_unit(chunk))]
-
-
-def _unit(images: Tensor) -> Tensor:
-    return images.float() / 127.5 - 1.0
 
 
 def truths(scenes: Scenery, least: float = SEEN) -> list[list[Detection]]:
@@ -148,7 +137,7 @@ def settle_chance(judge: Judge, scenes: Scenery) -> None:
     told, numbers, start = truths(scenes), [], 0
     right: list[bool] = []
     for chunk in scenes.images.split(256):
-        named = judge.look(_unit(chunk))
+        named = judge.look(chunk.float() / 127.5 - 1.0)
         # All equally sure: so that the rows keep their order, and the first of two that name one thing takes it.
         seen = detections(named, torch.zeros(len(named.place)), len(chunk), judge.concepts, judge.styles)
         right += [hit for found, things in zip(seen, told[start : start + len(chunk)], strict=True) for hit in matches(found, things)]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError
+from ..data.scenes.colours import TINTS
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class JudgeNet(nn.Module):
 
     names: Tensor
 
-    def __init__(self, config: JudgeConfig, concepts: int, styles: int, colours: int = 10) -> None:
+    def __init__(self, config: JudgeConfig, concepts: int, styles: int, colours: int = len(TINTS) + 1) -> None:
         super().__init__()
         widths = config.widths
         # The stem leaves a quarter of the side at once: on a CPU full-resolution convolutions would cost more than all the rest.

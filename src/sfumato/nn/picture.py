@@ -15,7 +15,7 @@ from ..core.program import Branch, SiteInfo
 from ..core.state import State
 from .attention import CrossAttention, JointAttention
 from .linear import Linear
-from .mlp import MLP
+from .mlp import MLP, MixFFN
 
 PICTURE = ("image",)
 
@@ -55,15 +55,12 @@ class PictureCross(Attending):
         return {"image": state["image"]}, {}
 
 
-class PictureMLP(Branch):
-    """`core` treats each token by itself."""
+class PictureMixer(Branch):
+    """`core` mixes the channels of each token, with its neighbours' or without; a family says how it is called."""
 
     name = "mlp"
     streams = PICTURE
-    core: MLP
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {"image": self.core(inputs["image"], call)}
+    core: MLP | MixFFN
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
@@ -74,7 +71,16 @@ class PictureMLP(Branch):
         return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
-def initialise_like_pixart(net: nn.Module, final: Linear) -> None:
+class PictureMLP(PictureMixer):
+    """`core` treats each token by itself."""
+
+    core: MLP
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        return {"image": self.core(inputs["image"], call)}
+
+
+def initialise_crossed(net: nn.Module, final: Linear) -> None:
     """Xavier for matrices, 0.02 for embeddings and shared projections, zero for what leaves cross-attention and the network (`final`)."""
     for module in net.modules():
         if isinstance(module, Linear):

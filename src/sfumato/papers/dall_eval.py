@@ -24,7 +24,7 @@ from ..evaluate.judge import Judge
 from ..evaluate.metrics import Detection, paint_count, paint_spatial
 from ..evaluate.metrics.bias import fair_mad, ita, mad
 from ..evaluate.metrics.tasks import SURE, RelationName
-from ..evaluate.skills import grade, shuffled
+from ..evaluate.paintskills import grade, shuffled
 from ..evaluate.witness import truth
 from ..pipelines import load
 from ..text import Cached

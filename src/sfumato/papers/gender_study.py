@@ -17,7 +17,7 @@ from ..data.sources import Source
 from ..evaluate.drawing import Order, draw
 from ..evaluate.judge import Judge
 from ..evaluate.metrics import bias
-from ..evaluate.skills import enlarged
+from ..evaluate.paintskills import enlarged
 from ..pipelines import TextToImage
 from .study import Cell, Metric, Results, Study
 from .tuning import AsTrained, Lessons, Tuning, lessons, tune

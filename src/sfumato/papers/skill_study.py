@@ -17,7 +17,7 @@ from torch import Tensor
 from ..core.config import to_dict
 from ..data.scenes.paintskills import COUNTS, PAINTSKILLS, Item, PaintSkills, Part, Skill
 from ..evaluate.drawing import Order, Pipe, draw
-from ..evaluate.skills import grade, look, paint, shuffled
+from ..evaluate.paintskills import grade, look, paint, shuffled
 from ..evaluate.witness import Witness
 from ..pipelines import TextToImage
 from .study import Cell, Metric, Results, Study

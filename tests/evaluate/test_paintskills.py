@@ -9,7 +9,7 @@ from sfumato.data.scenes.paintskills import PAINTSKILLS, Cell, PaintSkills
 from sfumato.data.scenes.shapes import shapes
 from sfumato.evaluate.metrics import Detection
 from sfumato.evaluate.metrics.bias import ita
-from sfumato.evaluate.skills import answer, enlarged, grade, look, paint, shuffled
+from sfumato.evaluate.paintskills import answer, enlarged, grade, look, paint, shuffled
 
 SKILLS = PaintSkills(shapes(6), classes=6)
 
