@@ -1,7 +1,9 @@
 """The sampling loop: lanes, guidance, rows, cancelling, and values that stop being finite."""
 
 import math
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from tests.builders import conditions, mmdit, rows, toy
 from torch import Tensor
 
+from sfumato.backbones import backbones
 from sfumato.core.call import Call
 from sfumato.core.conditions import Conditions, Slot, nulled
 from sfumato.core.denoiser import Denoiser, Meaning
@@ -78,6 +81,31 @@ def test_lanes_in_one_batch_equal_separate_evaluations():
         torch.testing.assert_close(together[name].pred["image"], alone.pred["image"], rtol=1e-5, atol=1e-5)
     tapped = evaluate(denoiser, {n: replace(c, call=Call(lane=n, taps=frozenset({"blocks.0.mlp.image"}))) for n, c in calls.items()})
     assert tapped["uncond"].feats["blocks.0.mlp.image"].shape == (2, 16, 32)
+
+
+def test_what_no_step_changes_is_computed_once():
+    """PixArt's caption and the keys and values of its words: once a run, at every step where an adapter or a policy might act on them."""
+    net = backbones.get("PixArt").tiny()
+    words = {n: m for n, m in net.named_modules() if n == "text.up" or n.endswith(("cross.core.k", "cross.core.v"))}
+    seen: Counter[str] = Counter()
+    for name, module in words.items():
+        module.register_forward_hook(lambda *_, name=name: seen.update([name]))
+    cond = Conditions({"text": conditions([3, 2]).tokens["text"]})
+    run = partial(draw, request=DrawRequest(SHAPE, {"cond": cond, "uncond": cond}), rows=Rows((0, 1)))
+    plain = run(ode(Denoiser(net), guidance=2.0, steps=4))
+    assert set(seen) == set(words) and set(seen.values()) == {1}
+    seen.clear()
+    adapted = ode(Denoiser(net), guidance=2.0, steps=4)
+    same = run(replace(adapted, adapters={"blocks.0.cross.core.k": Unchanged()}))
+    assert set(seen.values()) == {4}
+    assert torch.equal(plain, same)
+
+
+class Unchanged:
+    laneless = True
+
+    def __call__(self, linear, x, base, call):
+        return base(x)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])

@@ -100,13 +100,17 @@ class Flux(Network):
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
         self.refuse_strangers(streams)
         latents, dtype = streams["image"].x, self.patch.weight.dtype
-        grid, text = token_grid(latents, self.config.patch), cond.tokens["text"]
-        words = self.text(text.silenced(dtype), call).to(dtype)
+        grid = token_grid(latents, self.config.patch)
         image = self.patch(pack(latents.to(dtype), self.config.patch), call).to(dtype)
         return {
-            "text": Stream(words, keep=text.keep, pos=words.new_zeros(1, words.shape[1], 3, dtype=torch.float32)),
+            **self.told(cond, call),
             "image": Stream(image, grid=grid, t=streams["image"].t, pos=grid_coordinates(*grid).to(latents.device)),
         }
+
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        text, dtype = cond.tokens["text"], self.patch.weight.dtype
+        words = self.text(text.silenced(dtype), call).to(dtype)
+        return {"text": Stream(words, keep=text.keep, pos=words.new_zeros(1, words.shape[1], 3, dtype=torch.float32))}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         shift, scale = self.final_modulation(state.cond["c"], call)

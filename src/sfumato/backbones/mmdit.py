@@ -106,19 +106,19 @@ class MMDiT(Network):
         # The table is added in fp32 so that autocast cannot round it.
         table = sincos_2d(*grid, self.config.width, self.config.base_grid, self.config.positions, self.config.table_grid).to(latents.device)
         image = self.patch(latents.to(dtype)).float() + table
-        text = cond.tokens["text"]
-        out = {
-            "image": Stream(image.to(dtype), grid=grid, t=streams["image"].t),
-            "text": Stream(self._words(text.states, text.keep, call), keep=text.keep),
-        }
+        out = {"image": Stream(image.to(dtype), grid=grid, t=streams["image"].t), **self.told(cond, call)}
         for name in streams.keys() - {"image"}:
             other = streams[name]
             if other.role != "text" or name in out:
                 raise UsageError(f"an MM-DiT cannot embed the stream {name!r} of role {other.role!r}", "other streams have the role 'text'")
-            out[name] = replace(other, x=self._words(other.x, other.keep, call))
+            out[name] = replace(other, x=self._embedded(other.x, other.keep, call))
         return out
 
-    def _words(self, states: Tensor, keep: Tensor | None, call: Call | None) -> Tensor:
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        text = cond.tokens["text"]
+        return {"text": Stream(self._embedded(text.states, text.keep, call), keep=text.keep)}
+
+    def _embedded(self, states: Tensor, keep: Tensor | None, call: Call | None) -> Tensor:
         dtype = self.text.weight.dtype
         # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
         states = states.to(dtype) if keep is None else states.to(dtype).masked_fill(~keep[..., None], 0.0)

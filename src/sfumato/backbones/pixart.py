@@ -108,11 +108,11 @@ class PixArt(Network):
         dtype = self.shared.weight.dtype
         table = sincos_2d(*grid, self.config.width, self.config.span, "corner").to(latents.device)
         image = (self.patch(latents.to(dtype)).float() + table).to(dtype)
-        text = cond.tokens["text"]
-        return {
-            "image": Stream(image, grid=grid, t=streams["image"].t),
-            "text": Stream(self.text(text.silenced(dtype), call).to(dtype), keep=text.keep, update=False),
-        }
+        return {"image": Stream(image, grid=grid, t=streams["image"].t), **self.told(cond, call)}
+
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        text, dtype = cond.tokens["text"], self.shared.weight.dtype
+        return {"text": Stream(self.text(text.silenced(dtype), call).to(dtype), keep=text.keep, update=False)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         shift, scale = self.final_modulation(state.cond["c"][:, None])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .state import Pair, Stream
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,22 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """What a network made of the slots once, for all steps (`Network.prepare`). streams: embedded from them.
+
+    stored: keys and values of streams that no block changes, by program item and branch.
+    """
+
+    streams: Mapping[str, Stream]
+    stored: Mapping[int, Mapping[str, Pair]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Conditions:
     """All slots of a batch. tokens: text-like sequences.   vectors: (B, D), pooled text, say.   scalars: (B,), sizes and crops.
 
     spatial: (B, C, h, w), channels beside the latents.   images: (B, N, D) image embeddings. Time is never in here.
+    ready: what the network that reads them has already made of them; other rows or values have none.
     """
 
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
@@ -44,6 +57,7 @@ class Conditions:
     scalars: Mapping[str, Tensor] = field(default_factory=dict)
     spatial: Mapping[str, Tensor] = field(default_factory=dict)
     images: Mapping[str, Tensor] = field(default_factory=dict)
+    ready: Ready | None = field(default=None, kw_only=True)
 
     @property
     def names(self) -> frozenset[str]:
@@ -121,4 +135,4 @@ def nulled(cond: Conditions, slots: Sequence[Slot], dropped: Mapping[str, Tensor
             vector = vectors[slot.name]
             instead = empty.vectors[slot.name] if slot.null == "empty" and empty else torch.zeros_like(vector[:1])
             vectors[slot.name] = torch.where(rows[:, None], instead, vector)
-    return replace(cond, tokens=tokens, vectors=vectors)
+    return replace(cond, tokens=tokens, vectors=vectors, ready=None)

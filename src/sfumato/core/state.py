@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
+# Keys and values (B, H, N, d), heads as their attention wants them.
+Pair = tuple[Tensor, Tensor]
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -45,6 +48,7 @@ class State:
     streams: by name, in joint-attention order.   skips: a stack of States' token tensors for long skips.
     cond: conditioning by name, each (B, D) or per token (B, N, D); families choose their own names.
     feats: tapped features by site name.   aux: auxiliary losses by name (scalars).
+    ready: keys and values computed before the first step, by program item and branch; stored: those of the item that is running.
     """
 
     streams: Mapping[str, Stream]
@@ -52,6 +56,8 @@ class State:
     skips: tuple[Mapping[str, Tensor], ...] = ()
     feats: Mapping[str, Tensor] = field(default_factory=dict)
     aux: Mapping[str, Tensor] = field(default_factory=dict)
+    ready: Mapping[int, Mapping[str, Pair]] = field(default_factory=dict)
+    stored: Mapping[str, Pair] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.streams[name].x

@@ -18,7 +18,7 @@ from ..core.attention import Attend, Group, Heads, Plan, Rotate, attend, linear_
 from ..core.call import Call, Session, Site
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Units
-from ..core.state import State, Stream
+from ..core.state import Pair, State, Stream
 from .linear import Linear
 from .norms import RMSNorm
 
@@ -244,9 +244,14 @@ class CrossAttention(nn.Module):
         shape, queries, keys = self.shape, sum(tokens[s] for s in streams), tokens[self.source]
         return 2 * queries * shape.width**2 + 2 * keys * self.k.in_features * shape.kv_width + shape.cost(queries, keys)
 
+    def heard(self, source: Tensor, call: Call | None = None) -> Pair:
+        """Keys and values of `source` (B, N, D)."""
+        split = self.shape.split
+        return split(self.k(source, call), self.k_norm, True), split(self.v(source, call), repeat=True)
+
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         source, split = state.streams[self.source], self.shape.split
-        k, v = split(self.k(source.x, call), self.k_norm, True), split(self.v(source.x, call), repeat=True)
+        k, v = state.stored.get(site.branch) or self.heard(source.x, call)
         nothing = k[:, :, :0]
         heads = {
             n: Heads(
@@ -288,13 +293,14 @@ class GatedAttention(nn.Module):
         words = 2 * keys * self.k.in_features * shape.kv_width
         return queries * shape.projecting + words + shape.cost(queries, queries + keys)
 
+    def heard(self, source: Tensor, call: Call | None = None) -> Pair:
+        """Keys and values of `source` (B, N, D)."""
+        split = self.own.shape.split
+        return split(self.k(source, call), self.k_norm, True), split(self.v(source, call), repeat=True)
+
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        own, words, split = (
-            self.own.project(inputs[self.stream], state.streams[self.stream], call),
-            inputs[self.source],
-            self.own.shape.split,
-        )
-        k, v = split(self.k(words, call), self.k_norm, True), split(self.v(words, call), repeat=True)
+        own = self.own.project(inputs[self.stream], state.streams[self.stream], call)
+        k, v = state.stored.get(site.branch) or self.heard(inputs[self.source], call)
         heads = {self.stream: own, self.source: Heads(k[:, :, :0], k, v, state.streams[self.source].keep)}
         plan = {self.stream: (Group((self.stream,)), Group((self.source,), weight=self.gate.tanh()[:, None, None].to(v.dtype)))}
         mixed = _hooks(partial(_planned, plan, turning(self.rotate, state)), site, call)(heads, None)

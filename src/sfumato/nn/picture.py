@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
-from ..core.state import State
+from ..core.state import Pair, State, Stream
 from .attention import CrossAttention, JointAttention
 from .linear import Linear
 from .mlp import MLP, MixFFN
@@ -46,6 +46,7 @@ class PictureCross(Attending):
     """The picture reads the text, without norm and gate (PixArt, arXiv 2310.00426)."""
 
     name = "cross"
+    core: CrossAttention
 
     def __init__(self, core: CrossAttention) -> None:
         super().__init__()
@@ -53,6 +54,10 @@ class PictureCross(Attending):
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return {"image": state["image"]}, {}
+
+    def stored(self, streams: Mapping[str, Stream]) -> Pair | None:
+        source = streams.get(self.core.source)
+        return None if source is None else self.core.heard(source.x)
 
 
 class PictureMixer(Branch):
