@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
 
 from ..core.call import Call
 from ..core.errors import UsageError
@@ -35,9 +34,7 @@ class MLPEmbedding(nn.Module):
         nn.init.normal_(self.down.weight, std=0.02)
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
-        hidden = self.up(x, call)
-        hidden = silu(hidden) if self.activation == "silu" else gelu(hidden, approximate="tanh")
-        embedded: Tensor = self.down(hidden, call)
+        embedded: Tensor = self.down(self.up.activated(x, "silu" if self.activation == "silu" else "gelu tanh", call), call)
         return embedded
 
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
+from torch.nn.functional import gelu, silu
 
 from ..core.call import Call
+
+Activation = Literal["gelu", "gelu tanh", "silu"]
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """GELU, exact or by tanh, or SiLU."""
+    return silu(x) if activation == "silu" else gelu(x, approximate="tanh" if activation == "gelu tanh" else "none")
 
 
 class Linear(nn.Linear):
@@ -19,6 +29,10 @@ class Linear(nn.Linear):
         if call is not None and self.name in call.adapters:
             return call.adapters[self.name](self, x, super().forward, call)
         return super().forward(x)
+
+    def activated(self, x: Tensor, activation: Activation, call: Call | None = None) -> Tensor:
+        """`activation` of the product, an adapter's part included; one kernel where the weight is packed (`surgery/pack.py`)."""
+        return activate(self(x, call), activation)
 
 
 def name_linears(network: nn.Module) -> None:

@@ -7,7 +7,7 @@ from collections import ChainMap
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import silu
 
 from ..core.call import Call
 from ..core.errors import ConflictError
@@ -35,7 +35,7 @@ class MLP(nn.Module):
         return Units("channels", self.up.out_features, owned)
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
-        y: Tensor = self.down(gelu(self.up(x, call), approximate=self.approximate), call)
+        y: Tensor = self.down(self.up.activated(x, "gelu tanh" if self.approximate == "tanh" else "gelu", call), call)
         return y
 
 
@@ -59,7 +59,7 @@ class SwiGLU(nn.Module):
         return Units("channels", self.up.out_features, owned)
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
-        y: Tensor = self.down(silu(self.gate(x, call)) * self.up(x, call), call)
+        y: Tensor = self.down(self.gate.activated(x, "silu", call) * self.up(x, call), call)
         return y
 
 
@@ -91,7 +91,7 @@ class MixFFN(nn.Module):
             raise ConflictError(f"{x.shape[1]} tokens do not fill a grid of {' x '.join(map(str, grid))}", "a mix-FFN needs all of them")
 
         def seen(linear: Linear, conv: nn.Module) -> Tensor:
-            plane = silu(linear(x, call)).transpose(1, 2).unflatten(2, grid)
+            plane = linear.activated(x, "silu", call).transpose(1, 2).unflatten(2, grid)
             tokens: Tensor = conv(plane).flatten(2).transpose(1, 2)
             return tokens
 

@@ -26,7 +26,7 @@ from ..sampling.loop import OnStep, draw
 from ..sampling.ode import DrawRequest, Ode
 from ..sampling.schedules import Layout
 from ..sampling.solvers import solvers
-from ..surgery import Lora, adapters, load_lora, merge, save_lora
+from ..surgery import Lora, adapters, is_packed, load_lora, merge, pack, refuse_packed, save_lora
 from ..surgery.lora import Weight
 from ..text.encoded import TextEncoder, TextStates
 from .pictures import Pictures
@@ -54,7 +54,7 @@ class TextToImage:
 
     @property
     def device(self) -> torch.device:
-        return next(self.denoiser.net.parameters()).device
+        return next(p.device for p in self.denoiser.net.parameters() if not p.is_meta)  # a packed weight is but a shape
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,8 +72,14 @@ class TextToImage:
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> TextToImage:
         """Move the network and the codec; the text encoder stays where it is, in fp32."""
+        refuse_packed(self.denoiser.net, "moved or cast")
         self.denoiser.net.to(device=device, dtype=dtype)
         self.codec.to(device=device, dtype=dtype)
+        return self
+
+    def pack(self) -> TextToImage:
+        """Pack the network for this CPU (see `surgery.pack`): it draws sooner, and can no longer be saved, moved or merged with a LoRA."""
+        pack(self.denoiser.net)
         return self
 
     def __call__(
@@ -239,6 +245,7 @@ class TextToImage:
         """Write a diffusers-layout folder, atomically; "diffusers": one that diffusers' own pipeline loads. See `folder.save`."""
         from .folder import save
 
+        refuse_packed(self.denoiser.net, "saved")
         return save(self, folder, overwrite, format=format)
 
     def lora(self, path: str | Path, weight: Weight = 1.0, partial: bool = False) -> Lora:
@@ -285,6 +292,7 @@ class TextToImage:
             "shift": self._shift(settings),
             "layout": to_dict(settings.layout),
             "loras": [lora.record() for lora in settings.loras],
+            "packed": is_packed(self.denoiser.net),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
         }

@@ -23,6 +23,7 @@ from ..core.program import Network
 from ..core.rng import generator
 from ..nn.linear import Linear
 from .lora_report import Report
+from .pack import refuse_packed
 
 Weight = float | tuple[float, ...]
 
@@ -144,6 +145,7 @@ def merge(net: Network, loras: Sequence[Lora]) -> Network:
     weights that no LoRA touches lie in memory once for both. Raises as `adapters` does, and `UsageError` for weights by row, which no
     single matrix has.
     """
+    refuse_packed(net, "merged with")
     changes: dict[str, list[Tensor]] = {}
     linears = linears_of(net)
     for lora in loras:
