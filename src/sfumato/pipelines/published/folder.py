@@ -6,7 +6,6 @@ transformer/, vae/, scheduler/, text_encoder*/, tokenizer*/
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from ...codecs.kl import KLCodec
 from ...core.denoiser import Denoiser
 from ...core.discrete import Betas
 from ...core.errors import ConfigError, UnknownNameError, UsageError, WeightsError
-from ...core.files import sha256, write_json
+from ...core.files import write_json
 from ...core.weights import read_json
 from ...text.joined import Joined
 from ...text.transformers_encoder import TransformersEncoder, load_text_encoder
 from ..components import read_autoencoder, refuse_pickles, save_codec
+from ..identity import Identity
 from ..settings import Defaults
 from ..text_to_image import TextToImage
 from .kinds import Kind, Text, kind
@@ -56,7 +56,7 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
         codec=codec,
         slots=made_of.slots,
         defaults=published_defaults(made_of, config, scheduler, codec.factor),
-        identity={"name": folder.name, "sha256": _checksum(folder / "transformer"), "codec_sha256": _checksum(folder / "vae")},
+        identity=Identity(folder.name, {"sha256": _weights(folder / "transformer"), "codec_sha256": _weights(folder / "vae")}),
     )
 
 
@@ -164,8 +164,5 @@ def _diffusers_version() -> str:
     return str(diffusers.__version__)
 
 
-def _checksum(folder: Path) -> str:
-    """sha256 of the folder's one weights file, or of its shards' digests in the order of their names."""
-    files = sorted(folder.glob("*.safetensors"))
-    digests = [sha256(file) for file in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
