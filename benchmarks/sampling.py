@@ -115,7 +115,8 @@ def pixart_theirs(net: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callabl
     pipe = quiet(diffusers.PixArtSigmaPipeline(tokenizer=None, text_encoder=None, vae=None, transformer=net, scheduler=scheduler))
     return lambda: pipe(
         negative_prompt=None, prompt_embeds=t.states.to(dtype), negative_prompt_embeds=t.against.to(dtype),
-        prompt_attention_mask=t.keep.long(), negative_prompt_attention_mask=t.against_keep.long(), num_inference_steps=steps, guidance_scale=4.5, latents=t.noise.to(dtype),
+        prompt_attention_mask=t.keep.long(), negative_prompt_attention_mask=t.against_keep.long(),
+        num_inference_steps=steps, guidance_scale=4.5, latents=t.noise.to(dtype),
         height=8 * t.noise.shape[2], width=8 * t.noise.shape[3], use_resolution_binning=False, output_type="latent",
     ).images  # fmt: skip
 
