@@ -66,7 +66,8 @@ class LoraId:
 class Record:
     """How one picture was made. `size`: (height, width).   frame: (rows, row, text tokens) of the batch it was drawn in.
 
-    `seed` is the picture's own, also where it was chosen among several.
+    `seed` is the picture's own, also where it was chosen among several.   `cfg`: None where the network is told no guidance.
+    `layout`: the fields of its `Layout`; None in pictures of versions that did not say: the model's own.
     """
 
     prompt: str
@@ -85,6 +86,8 @@ class Record:
     sfumato: str = __version__
     chosen: Chosen | None = None
     loras: tuple[LoraId, ...] = ()
+    cfg: float | None = None
+    layout: dict[str, Any] | None = None
 
 
 def save(picture: Image, record: Record, path: Path) -> None:

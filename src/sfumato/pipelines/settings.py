@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
 
 from ..core.call import Policy
+from ..core.config import to_dict
+from ..core.discrete import Betas
 from ..core.errors import UsageError
+from ..sampling.guidance import ClassifierFree
 from ..sampling.schedules import Layout, resolution_shift, token_shift
 from ..surgery import Lora
 
@@ -40,24 +46,73 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Draw:
-    """Settings of one call. `size` (height, width) in pixels; `shift` None = the model's own, scaled to the size.
+    """Settings of one call, each decided. `size`: (height, width) in pixels.
 
-    `guidance`: what the network is told, where it reads the slot "guidance", and the weight of guidance elsewhere; `weight`: that weight.
-
-    `loras` act as they are weighted.   `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes
-    out bit for bit.
+    `guidance`: what the network is told, where it reads the slot "guidance", and the weight of classifier-free guidance elsewhere; `cfg`:
+    that weight where guidance is told, else None.   `loras` act as they are weighted.
+    `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes out bit for bit.
     """
 
     steps: int
     guidance: float
     solver: str
     size: tuple[int, int]
-    shift: float | None = None
+    shift: float
+    layout: Layout
+    cfg: float | None = None
+    negative: str = ""
     policies: tuple[Policy, ...] = ()
     loras: tuple[Lora, ...] = ()
     frame: tuple[int, int, int] | None = None
-    weight: float = 1.0
-    layout: Layout = field(default_factory=Layout)
+
+    @property
+    def weight(self) -> float:
+        """Of classifier-free guidance."""
+        return self.guidance if self.cfg is None else self.cfg
+
+    def record(self) -> dict[str, Any]:
+        """What a picture must know of its settings to be drawn again, JSON-ready."""
+        told = {} if self.cfg is None else {"cfg": self.cfg}
+        return {
+            "negative": self.negative,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            **told,
+            "solver": self.solver,
+            "size": list(self.size),
+            "shift": self.shift,
+            "layout": to_dict(self.layout),
+            "loras": [lora.record() for lora in self.loras],
+        }
+
+
+def walk_times(layout: Layout, steps: int, shift: float, path: str | Betas) -> Tensor:
+    """(steps + 1,) fp64 on a model's path. Raises `UsageError` for steps or a shift that the layout cannot have, or a layout of another
+    kind of path.
+    """
+    if layout.discrete != isinstance(path, Betas):
+        raise UsageError(
+            f"the layout {layout.kind!r} on the path {path}", "spacings of steps are for discrete schedules, the others for flows"
+        )
+    return layout.times(steps, shift, path.steps if isinstance(path, Betas) else 1000)
+
+
+def settled_cfg(cfg: float | None, own: float, told: bool, guidance: float, negative: str) -> float | None:
+    """The weight of classifier-free guidance in a network that is `told` its guidance; None for others, where `guidance` is the weight.
+
+    Raises `UsageError` for numbers out of range and for what would change nothing.
+    """
+    ClassifierFree(guidance)  # what the network is told has the same range
+    if not told:
+        if cfg is not None or own != 1.0:
+            raise UsageError(
+                f"cfg is {own if cfg is None else cfg}", "this network is not told a guidance: `guidance` is the weight itself"
+            )
+        return None
+    weight = ClassifierFree(own if cfg is None else cfg).weight
+    if negative and weight == 1.0:
+        raise UsageError("a negative prompt, and cfg is 1", "guidance is a number here; a negative prompt acts with cfg above 1")
+    return weight
 
 
 def possible_size(size: tuple[int, int], step: int) -> tuple[int, int]:
