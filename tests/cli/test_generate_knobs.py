@@ -28,6 +28,7 @@ GENERATE = {
     "steps": Knob(("--steps", "3"), redrawn("steps")),
     "guidance": Knob(("--guidance", "2"), redrawn("guidance")),
     "cfg": Knob(("--cfg", "2"), refused("this network is not told a guidance")),
+    "binned": Knob(("--binned", "yes"), refused("this model has no bins")),
     "layout": Knob(("--layout", "released"), redrawn("layout")),
     "negative": Knob(("--negative", "a dog"), redrawn("negative")),
     "size": Knob(("--size", "48x32"), redrawn("size")),
@@ -90,9 +91,11 @@ DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solv
 
 # Fields that other files test: name the test there.
 OTHER_TESTS: dict[str, dict[str, str]] = {
-    "Defaults": {"cfg": "tests/pipelines/test_flux.py"},
+    "Defaults": {"cfg": "tests/pipelines/test_flux.py", "bins": "tests/pipelines/test_pixart_sizes.py"},
     "Draw": {
         "cfg": "tests/pipelines/test_flux.py",
+        "binned": "tests/pipelines/test_pixart_sizes.py",
+        "drawn": "tests/pipelines/test_pixart_sizes.py",
         "negative": "test_every_option_of_generate",
         "policies": "tests/contract",
         "loras": "tests/pipelines/test_lora.py",

@@ -50,7 +50,7 @@ def best_of_each(best: BestOf, jobs: Sequence[Job], loras: Sequence[Lora], on_st
 def record_of(pictures: Pictures, row: int, model: str, machine: png.Machine, chosen: png.Chosen | None) -> png.Record:
     """What the PNG of a row says; `model`: as the user named it."""
     made = pictures.settings
-    values = {name: made[name] for name in ("negative", "steps", "guidance", "solver", "shift", "layout", "dtype", "device")}
+    values = {name: made[name] for name in ("negative", "steps", "guidance", "solver", "shift", "layout", "binned", "dtype", "device")}
     return png.Record(
         prompt=pictures.prompts[row],
         seed=pictures.seeds[row],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro import conf
 
@@ -38,7 +38,7 @@ class Generate(Verb):
     # What to draw: one or more prompts.
     prompt: Annotated[conf.Positional[tuple[str, ...]], unset("none", "PROMPT")] = ()
     # More prompts: a text file with one a line, a .jsonl file with {"prompt": "..."} and seed, negative, steps, guidance, cfg, size,
-    # solver, shift or layout where they differ, or - for standard input.
+    # solver, shift, layout or binned where they differ, or - for standard input.
     prompts: Annotated[str | None, unset("none", "FILE")] = None
     # A shipped model's name or a pipeline folder.
     model: Annotated[str | None, unset(MODEL)] = None
@@ -56,6 +56,8 @@ class Generate(Verb):
     negative: Annotated[str | None, unset("nothing")] = None
     # Pixels: 128, or width x height as 128x192.
     size: Annotated[str | None, unset("what the model was trained at")] = None
+    # yes: draw at the nearest size that the model was trained at and resize the picture (PixArt); no: draw at --size itself.
+    binned: Annotated[Literal["yes", "no"] | None, unset("as the model was released")] = None
     # The ODE solver: euler, heun or dpm++2m.
     solver: Annotated[str | None, unset("the model's own")] = None
     # Above 1: more of the steps near the noise.
@@ -102,6 +104,7 @@ class Generate(Verb):
             size=None if self.size is None else parse_size(self.size),
             shift=self.shift,
             cfg=self.cfg,
+            binned=None if self.binned is None else self.binned == "yes",
             layout=None if self.layout is None else parse_layout(self.layout),
         )
         if self.batch is not None and self.batch < 1:

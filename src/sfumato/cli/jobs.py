@@ -34,6 +34,7 @@ class Settings:
     shift: float | None = None
     cfg: float | None = None
     layout: Layout | None = None
+    binned: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Line:
     shift: float | None = None
     cfg: float | None = None
     layout: str | None = None
+    binned: bool | None = None
 
 
 def requests(prompts: Sequence[str], file: str | None, settings: Settings, seed: int) -> list[Request]:
@@ -132,7 +134,7 @@ def _parse_line(line: str, settings: Settings, seed: int, where: str) -> Request
         raise ConfigError(f"{where}: {error.message}", error.hint) from error
     except UsageError as error:
         raise UsageError(f"{where}: {error.message}", error.hint) from error
-    plain = ("negative", "steps", "guidance", "solver", "shift", "cfg")
+    plain = ("negative", "steps", "guidance", "solver", "shift", "cfg", "binned")
     own = {name: getattr(parsed, name) for name in plain if getattr(parsed, name) is not None}
     return Request(parsed.prompt, replace(settings, size=size, layout=layout, **own), seed if parsed.seed is None else parsed.seed, where)
 

@@ -67,7 +67,8 @@ class Record:
     """How one picture was made. `size`: (height, width).   frame: (rows, row, text tokens) of the batch it was drawn in.
 
     `seed` is the picture's own, also where it was chosen among several.   `cfg`: None where the network is told no guidance.
-    `layout`: the fields of its `Layout`; None in pictures of versions that did not say: the model's own.
+    `binned`: drawn at a trained size and resized.   `layout`: the fields of its `Layout`; None in pictures of versions that did not say,
+    which had the model's own.
     """
 
     prompt: str
@@ -87,6 +88,7 @@ class Record:
     chosen: Chosen | None = None
     loras: tuple[LoraId, ...] = ()
     cfg: float | None = None
+    binned: bool = False
     layout: dict[str, Any] | None = None
 
 

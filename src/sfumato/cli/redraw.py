@@ -29,7 +29,15 @@ def settings_of(record: png.Record, picture: Path) -> Settings:
     except ConfigError as error:
         raise UsageError(f"the record in {picture} cannot be read: {error.message}", "was it made by a newer sfumato?") from error
     settings = Settings(
-        record.negative, record.steps, record.guidance, record.solver, record.size, record.shift, cfg=record.cfg, layout=layout
+        negative=record.negative,
+        steps=record.steps,
+        guidance=record.guidance,
+        solver=record.solver,
+        size=record.size,
+        shift=record.shift,
+        cfg=record.cfg,
+        layout=layout,
+        binned=record.binned,
     )
     check(settings, str(picture))
     return settings

@@ -11,10 +11,11 @@ from torch import Tensor
 from ..core.call import Policy
 from ..core.config import to_dict
 from ..core.discrete import Betas
-from ..core.errors import UsageError
+from ..core.errors import ConfigError, UsageError
 from ..sampling.guidance import ClassifierFree
 from ..sampling.schedules import Layout, resolution_shift, token_shift
 from ..surgery import Lora
+from .bins import SIDES, nearest
 
 LARGEST_SIDE = 4096
 
@@ -24,6 +25,7 @@ class Defaults:
     """How a model is sampled unless asked otherwise. `size`: (height, width) in pixels it was trained at; `shift` holds at that size.
 
     `cfg`: weight of classifier-free guidance in networks that are told the guidance as a number (FLUX.1 dev); elsewhere that is `guidance`.
+    `bins`: side of the square among the sizes that the model was trained at and is drawn at (see `bins.py`); 0 = drawn as asked.
     """
 
     size: tuple[int, int] = (128, 128)
@@ -33,6 +35,20 @@ class Defaults:
     shift: float = 1.0
     layout: Layout = field(default_factory=Layout)
     cfg: float = 1.0
+    bins: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bins and self.bins not in SIDES:
+            raise ConfigError(f"bins around {self.bins} pixels", f"0 for none, or one of {', '.join(map(str, SIDES))}")
+
+    def drawn_at(self, size: tuple[int, int], patch: int, binned: bool | None = None) -> tuple[bool, tuple[int, int]]:
+        """(whether by a bin, the size to draw a picture of `size` at); `binned` None: as the model is released. Raises `UsageError`."""
+        if binned and not self.bins:
+            raise UsageError("binned, and this model has no bins", "it is drawn at the size asked for")
+        if not self.bins or binned is False:
+            return False, possible_size(size, patch)
+        possible_size(size, 1)
+        return True, nearest(size, self.bins)
 
     def own_shift(self, size: tuple[int, int], patch: int) -> float:
         """The shift of a flow at `size` where none is asked for; `patch`: pixels of a token's side."""
@@ -46,7 +62,8 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Draw:
-    """Settings of one call, each decided. `size`: (height, width) in pixels.
+    """Settings of one call, each decided. `size`: (height, width) in pixels; `drawn`: that of what is drawn, before it is resized to `size`
+    because it is `binned`.
 
     `guidance`: what the network is told, where it reads the slot "guidance", and the weight of classifier-free guidance elsewhere; `cfg`:
     that weight where guidance is told, else None.   `loras` act as they are weighted.
@@ -57,8 +74,10 @@ class Draw:
     guidance: float
     solver: str
     size: tuple[int, int]
+    drawn: tuple[int, int]
     shift: float
     layout: Layout
+    binned: bool = False
     cfg: float | None = None
     negative: str = ""
     policies: tuple[Policy, ...] = ()
@@ -80,6 +99,7 @@ class Draw:
             **told,
             "solver": self.solver,
             "size": list(self.size),
+            "binned": self.binned,
             "shift": self.shift,
             "layout": to_dict(self.layout),
             "loras": [lora.record() for lora in self.loras],

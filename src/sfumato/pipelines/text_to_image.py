@@ -26,6 +26,7 @@ from ..sampling.solvers import solvers
 from ..surgery import Lora, adapters, load_lora, merge, save_lora
 from ..surgery.lora import Weight
 from ..text.encoded import TextEncoder
+from .bins import fitted
 from .conditioning import Conditioning, Lanes
 from .pictures import Pictures
 from .requests import imitate, rows_of
@@ -93,6 +94,7 @@ class TextToImage:
         cfg: float | None = None,
         solver: str | None = None,
         size: tuple[int, int] | None = None,
+        binned: bool | None = None,
         shift: float | None = None,
         layout: Layout | None = None,
         policies: Sequence[Policy] = (),
@@ -104,7 +106,8 @@ class TextToImage:
         `loras`: from `lora`; they add up, and a weight may be one number for each picture.
 
         `cfg`: classifier-free guidance on top of a guidance that the network is told (FLUX.1 dev); other networks have `guidance` for it.
-        `layout`: how the times are laid out, None = as the model's own.
+        `layout`: how the times are laid out.   `binned`: whether to draw at the nearest trained size and to resize (PixArt). None = as the
+        model's own.
         Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
         `NonFiniteError` where values stop being finite.
         """
@@ -117,6 +120,7 @@ class TextToImage:
             cfg=cfg,
             solver=solver,
             size=size,
+            binned=binned,
             shift=shift,
             layout=layout,
             policies=policies,
@@ -134,6 +138,7 @@ class TextToImage:
         cfg: float | None = None,
         solver: str | None = None,
         size: tuple[int, int] | None = None,
+        binned: bool | None = None,
         shift: float | None = None,
         layout: Layout | None = None,
         policies: Sequence[Policy] = (),
@@ -141,7 +146,8 @@ class TextToImage:
         frame: tuple[int, int, int] | None = None,
     ) -> Draw:
         """The settings of a call, what is None as the model has it. Raises as a call does, before anything is drawn."""
-        own, size = self.defaults, self.possible_size(size or self.defaults.size)
+        own, size = self.defaults, size or self.defaults.size
+        binned, drawn = own.drawn_at(size, self.patch, binned)
         layout, guidance = layout or own.layout, own.guidance if guidance is None else guidance
         settings = Draw(
             steps=own.steps if steps is None else steps,
@@ -149,7 +155,9 @@ class TextToImage:
             cfg=settled_cfg(cfg, own.cfg, self.told_guidance, guidance, negative),
             solver=solver or own.solver,
             size=size,
-            shift=replace(own, layout=layout).own_shift(size, self.patch) if shift is None else shift,
+            drawn=drawn,
+            binned=binned,
+            shift=replace(own, layout=layout).own_shift(drawn, self.patch) if shift is None else shift,
             layout=layout,
             negative=negative,
             policies=tuple(policies),
@@ -165,15 +173,17 @@ class TextToImage:
         if frame is not None:
             prompts, rows = imitate(prompts, rows, frame)
         conds, notes = self._conditioning().lanes(
-            prompts, settings.negative, settings.weight, settings.size, settings.guidance, frame[2] if frame else 0
+            prompts, settings.negative, settings.weight, settings.drawn, settings.guidance, frame[2] if frame else 0
         )
         process = self._process(settings)
-        shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.size))
+        shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.drawn))
         latents = draw(process, DrawRequest(shape, conds), rows, on_step)
-        images = self.decode(latents).cpu()
+        images = self.decode(latents, settings.size).cpu()
         length = max(c.tokens["text"].states.shape[1] for c in conds.values())
         frames = tuple((len(rows), i, length) for i in range(len(rows)))
-        if settings.size != self.defaults.size:
+        if settings.drawn != settings.size:
+            notes = (*notes, f"drawn at {by(settings.drawn)}, the nearest size it was trained at, and resized to {by(settings.size)}")
+        if settings.drawn != self.defaults.size and not settings.binned:
             notes = (*notes, f"this model was trained at {by(self.defaults.size)}; {by(settings.size)} is beyond what it has seen")
         pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings), notes, process.sessions)
         return pictures if frame is None else pictures.only(frame[1])
@@ -211,11 +221,11 @@ class TextToImage:
         return self._conditioning().lanes(prompts, negative, weight, self.defaults.size, self.defaults.guidance, at_least)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in fp32, clamped to [-1, 1]. Latents may be on any device."""
+    def decode(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Images (B, 3, H, W) in fp32, clamped to [-1, 1], resized to cover `size` where it is another. Latents may be on any device."""
         images = self.codec.decode(latents.to(next(self.codec.parameters()))).float()
         require_finite(images, "the decoded picture")
-        return images.clamp(-1, 1)
+        return (images if size is None else fitted(images, size)).clamp(-1, 1)
 
     def save(self, folder: str | Path, overwrite: bool = False, format: Literal["sfumato", "diffusers"] = "sfumato") -> Path:
         """Write a diffusers-layout folder, atomically; "diffusers": one that diffusers' own pipeline loads. See `folder.save`."""

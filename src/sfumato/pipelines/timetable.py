@@ -18,7 +18,7 @@ from ..core.paths import path
 from ..core.weights import read_json
 from ..sampling.schedules import Layout
 from .folder import find, is_published, read_record
-from .settings import Defaults, by, possible_size, walk_times
+from .settings import Defaults, by, walk_times
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def timetable(
     patch = factor * int(getattr(shape, "patch", 1))
     asked = {"steps": steps, "size": size, "shift": shift, "layout": layout}
     defaults = defaults if layout is None else replace(defaults, layout=layout)
-    steps, size = defaults.steps if steps is None else steps, possible_size(size or defaults.size, patch)
+    steps, size = defaults.steps if steps is None else steps, defaults.drawn_at(size or defaults.size, patch)[1]
     used = defaults.own_shift(size, patch) if shift is None else shift
     stops = _stops(meaning, walk_times(defaults.layout, steps, used, meaning.path))
 
