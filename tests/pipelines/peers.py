@@ -49,18 +49,19 @@ def clip(width: int, projected: int | None, seed: int) -> Any:
     return alive((tf.CLIPTextModelWithProjection if projected else tf.CLIPTextModel)(config), seed)
 
 
-def vae(channels: int = 4, **scales: float) -> Any:
+def vae(channels: int = 4, levels: int = 2, **scales: float) -> Any:
     torch.manual_seed(2)
     return alive(
         diffusers.AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=(8,) * levels,
             layers_per_block=1, latent_channels=channels, norm_num_groups=4, **scales,
         )
     )  # fmt: skip
 
 
-def pixart(kind: str = "Alpha", scheduler: Any = None, **shape: Any) -> Any:
-    """Alpha is told sizes (sample_size 128), Sigma is not. A codec of f2."""
+def pixart(kind: str = "Alpha", scheduler: Any = None, levels: int = 2, **shape: Any) -> Any:
+    """Alpha is told sizes (sample_size 128), Sigma is not. A codec of f2, with 4 `levels` of f8."""
     torch.manual_seed(0)
     config = {
         "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24, "caption_channels": 16,
@@ -69,7 +70,9 @@ def pixart(kind: str = "Alpha", scheduler: Any = None, **shape: Any) -> Any:
     network = alive(diffusers.PixArtTransformer2DModel(**config))
     scheduler = scheduler or diffusers.DPMSolverMultistepScheduler()
     made = getattr(diffusers, f"PixArt{kind}Pipeline")
-    return made(tokenizer=tokenizer("t5"), text_encoder=t5(16), vae=vae(scaling_factor=0.6), transformer=network, scheduler=scheduler)
+    return made(
+        tokenizer=tokenizer("t5"), text_encoder=t5(16), vae=vae(levels=levels, scaling_factor=0.6), transformer=network, scheduler=scheduler
+    )
 
 
 def sd3(with_t5: bool = True, shift: float = 3.0, **shape: Any) -> Any:

@@ -16,6 +16,7 @@ def test_weights_that_are_gone_are_not_read(folder: Path, tmp_path: Path) -> Non
     pipe = sfumato.load(folder)
     drawn = pipe("a red heart", seed=3)
     lora = fresh(pipe.denoiser.net, 2)
+    file = pipe.save_lora(lora, tmp_path / "style.safetensors")
     assert pipe.pack() is pipe and pipe.device.type == "cpu"
     packed = pipe("a red heart", seed=3)
     assert (
@@ -23,6 +24,7 @@ def test_weights_that_are_gone_are_not_read(folder: Path, tmp_path: Path) -> Non
         and packed.settings["packed"]
         and not drawn.settings["packed"]
     )
+    assert torch.equal(pipe("a red heart", seed=3, loras=[pipe.lora(file)]).images, packed.images), "a fresh LoRA changes nothing"
     for what in (
         lambda: pipe.save(tmp_path / "model"),
         lambda: pipe.to(dtype=torch.bfloat16),

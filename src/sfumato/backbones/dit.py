@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.call import Call
-from ..core.conditions import Conditions
+from ..core.conditions import Conditions, Slot
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
@@ -62,6 +62,10 @@ class DiTConfig:
             raise ConfigError(f"sizes of a DiT are at least 1, its span and eps are positive: {self}")
         if self.width % self.heads or self.width % 4:
             raise ConfigError(f"width is {self.width}", f"a multiple of 4 and of the number of heads, {self.heads}")
+
+    def slot(self, dropout: float = 0.1) -> Slot:
+        """The slot "class" as it is trained: dropped this often, the class after the last in its stead."""
+        return Slot("class", dropout, null="value", group="class", value=self.classes)
 
 
 class DiT(Network):

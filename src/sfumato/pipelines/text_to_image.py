@@ -14,11 +14,8 @@ from torch import Tensor
 
 from ..codecs.kl import KLCodec
 from ..core.call import Policy
-from ..core.conditions import Conditions, Slot, Tokens, nulled
-from ..core.config import to_dict
+from ..core.conditions import Slot
 from ..core.denoiser import Denoiser
-from ..core.discrete import Betas
-from ..core.errors import UsageError
 from ..core.rng import Rows
 from ..core.state import require_finite
 from ..sampling.guidance import ClassifierFree
@@ -28,9 +25,12 @@ from ..sampling.schedules import Layout
 from ..sampling.solvers import solvers
 from ..surgery import Lora, adapters, is_packed, load_lora, merge, pack, refuse_packed, save_lora
 from ..surgery.lora import Weight
-from ..text.encoded import TextEncoder, TextStates
+from ..text.encoded import TextEncoder
+from .bins import fitted
+from .conditioning import Conditioning, Lanes
 from .pictures import Pictures
-from .settings import Defaults, Draw, by, possible_size
+from .requests import imitate, rows_of
+from .settings import Defaults, Draw, by, possible_size, settled_cfg, walk_times
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +66,11 @@ class TextToImage:
         return sum(p.numel() * p.element_size() for part in (self.denoiser.net, self.codec) for p in part.parameters())
 
     @property
+    def patch(self) -> int:
+        """Pixels of a token's side."""
+        return self.codec.factor * int(getattr(getattr(self.denoiser.net, "config", None), "patch", 1))
+
+    @property
     def told_guidance(self) -> bool:
         """Whether the network was distilled to follow a guidance that it is told (slot "guidance"): it then needs no second lane."""
         return "guidance" in self.denoiser.net.slots
@@ -95,6 +100,7 @@ class TextToImage:
         cfg: float | None = None,
         solver: str | None = None,
         size: tuple[int, int] | None = None,
+        binned: bool | None = None,
         shift: float | None = None,
         layout: Layout | None = None,
         policies: Sequence[Policy] = (),
@@ -106,140 +112,127 @@ class TextToImage:
         `loras`: from `lora`; they add up, and a weight may be one number for each picture.
 
         `cfg`: classifier-free guidance on top of a guidance that the network is told (FLUX.1 dev); other networks have `guidance` for it.
-        `layout`: how the times are laid out, None = as the model's own.
+        `layout`: how the times are laid out.   `binned`: whether to draw at the nearest trained size and to resize (PixArt). None = as the
+        model's own.
         Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
         `NonFiniteError` where values stop being finite.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        rows = self._rows(prompts, num, seed, seeds)
-        own = self.defaults
-        guidance = own.guidance if guidance is None else guidance
+        rows = rows_of(prompts, num, seed, seeds)
+        settings = self.settle(
+            negative=negative,
+            steps=steps,
+            guidance=guidance,
+            cfg=cfg,
+            solver=solver,
+            size=size,
+            binned=binned,
+            shift=shift,
+            layout=layout,
+            policies=policies,
+            loras=loras,
+            frame=frame,
+        )
+        return self._draw([p for p in prompts for _ in range(num)], rows, settings, on_step)
+
+    def settle(
+        self,
+        *,
+        negative: str = "",
+        steps: int | None = None,
+        guidance: float | None = None,
+        cfg: float | None = None,
+        solver: str | None = None,
+        size: tuple[int, int] | None = None,
+        binned: bool | None = None,
+        shift: float | None = None,
+        layout: Layout | None = None,
+        policies: Sequence[Policy] = (),
+        loras: Sequence[Lora] = (),
+        frame: tuple[int, int, int] | None = None,
+    ) -> Draw:
+        """The settings of a call, what is None as the model has it. Raises as a call does, before anything is drawn."""
+        own, size = self.defaults, size or self.defaults.size
+        binned, drawn = own.drawn_at(size, self.patch, binned)
+        layout, guidance = layout or own.layout, own.guidance if guidance is None else guidance
         settings = Draw(
             steps=own.steps if steps is None else steps,
             guidance=guidance,
-            weight=self._weight(guidance, cfg, negative),
+            cfg=settled_cfg(cfg, own.cfg, self.told_guidance, guidance, negative),
             solver=solver or own.solver,
-            size=self.possible_size(size or own.size),
-            shift=shift,
-            layout=layout or own.layout,
+            size=size,
+            drawn=drawn,
+            binned=binned,
+            shift=replace(own, layout=layout).own_shift(drawn, self.patch) if shift is None else shift,
+            layout=layout,
+            negative=negative,
             policies=tuple(policies),
             loras=tuple(loras),
             frame=frame,
         )
-        return self._draw([p for p in prompts for _ in range(num)], negative, rows, settings, on_step)
+        self._times(settings)
+        solvers.get(settings.solver)
+        return settings
 
-    def _draw(self, prompts: list[str], negative: str, rows: Rows, settings: Draw, on_step: OnStep | None) -> Pictures:
+    def _draw(self, prompts: list[str], rows: Rows, settings: Draw, on_step: OnStep | None) -> Pictures:
         frame = settings.frame
         if frame is not None:
-            prompts, rows = _imitate(prompts, rows, frame)
-        conds, notes = self.conditions(prompts, negative, settings.weight, frame[2] if frame else 0, settings.size, settings.guidance)
+            prompts, rows = imitate(prompts, rows, frame)
+        conds, notes = self._conditioning().lanes(
+            prompts, settings.negative, settings.weight, settings.drawn, settings.guidance, frame[2] if frame else 0
+        )
         process = self._process(settings)
-        shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.size))
+        shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.drawn))
         latents = draw(process, DrawRequest(shape, conds), rows, on_step)
-        images = self.decode(latents).cpu()
+        images = self.decode(latents, settings.size).cpu()
         length = max(c.tokens["text"].states.shape[1] for c in conds.values())
         frames = tuple((len(rows), i, length) for i in range(len(rows)))
-        if settings.size != self.defaults.size:
+        if settings.drawn != settings.size:
+            notes = (*notes, f"drawn at {by(settings.drawn)}, the nearest size it was trained at, and resized to {by(settings.size)}")
+        if settings.drawn != self.defaults.size and not settings.binned:
             notes = (*notes, f"this model was trained at {by(self.defaults.size)}; {by(settings.size)} is beyond what it has seen")
-        pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings, negative), notes, process.sessions)
+        pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings), notes, process.sessions)
         return pictures if frame is None else pictures.only(frame[1])
 
     def _process(self, settings: Draw) -> Ode:
         net = self.denoiser.net
         sessions = tuple(policy.begin(settings) for policy in settings.policies)
         net.admit(settings.policies)
-        solver = solvers.get(settings.solver)()
-        path, layout = self.denoiser.meaning.path, settings.layout
-        if layout.discrete != isinstance(path, Betas):
-            raise UsageError(
-                f"the layout {layout.kind!r} on the path {path}", "spacings of steps are for discrete schedules, the others for flows"
-            )
-        times = layout.times(settings.steps, self._shift(settings), path.steps if isinstance(path, Betas) else 1000)
         carried = adapters(net, [lora.to(self.device, self.dtype) for lora in settings.loras])
-        guidance = ClassifierFree(settings.weight)
-        return Ode(self.denoiser, solver, times, guidance, sessions, self.device, carried, bare=layout.discrete)
+        return Ode(
+            self.denoiser,
+            solvers.get(settings.solver)(),
+            self._times(settings),
+            ClassifierFree(settings.weight),
+            sessions,
+            self.device,
+            carried,
+            bare=settings.layout.discrete,
+        )
 
-    def _shift(self, settings: Draw) -> float:
-        """The shift asked for, or the model's own for this size."""
-        if settings.shift is not None:
-            return settings.shift
-        patch = self.codec.factor * getattr(getattr(self.denoiser.net, "config", None), "patch", 1)
-        return replace(self.defaults, layout=settings.layout).own_shift(settings.size, patch)
+    def _times(self, settings: Draw) -> Tensor:
+        return walk_times(settings.layout, settings.steps, settings.shift, self.denoiser.meaning.path)
 
-    def _weight(self, guidance: float, cfg: float | None, negative: str) -> float:
-        """The weight of classifier-free guidance. Raises `UsageError` for what would change nothing."""
-        weight = self.defaults.cfg if cfg is None else cfg
-        if not self.told_guidance:
-            if weight != 1.0 or cfg is not None:
-                raise UsageError(f"cfg is {weight}", "this network is not told a guidance: `guidance` is the weight itself")
-            return guidance
-        ClassifierFree(guidance)  # what the network is told has the same range
-        if negative and weight == 1.0:
-            raise UsageError("a negative prompt, and cfg is 1", "guidance is a number here; a negative prompt acts with cfg above 1")
-        return weight
+    def _record(self, settings: Draw) -> dict[str, Any]:
+        packed = is_packed(self.denoiser.net)
+        made_by = {"packed": packed, "dtype": str(self.dtype).removeprefix("torch."), "device": self.device.type}
+        return {"model": dict(self.identity), **settings.record(), **made_by}
+
+    def _conditioning(self) -> Conditioning:
+        return Conditioning(self.encoder, self.slots, self.denoiser.net.slots)
 
     def conditions(
-        self,
-        prompts: Sequence[str],
-        negative: str,
-        weight: float,
-        at_least: int = 0,
-        size: tuple[int, int] | None = None,
-        guidance: float | None = None,
-    ) -> tuple[dict[str, Conditions], tuple[str, ...]]:
-        """Conditions by lane and notes on truncation. Without a negative prompt the uncond lane holds each slot's null form.
-
-        `size`, `guidance`: told to networks that read them; None = the model's own.
-        """
-        size, guidance = size or self.defaults.size, self.defaults.guidance if guidance is None else guidance
-        lanes, notes = self._texts(prompts, negative, weight, at_least)
-        return {lane: self._told(cond, len(prompts), size, guidance) for lane, cond in lanes.items()}, notes
-
-    def _told(self, cond: Conditions, rows: int, size: tuple[int, int], guidance: float) -> Conditions:
-        """`cond` with the numbers that the network reads beside the text: the picture's sizes (PixArt-alpha at 1024), a guidance."""
-        slots, vectors, scalars = self.denoiser.net.slots, dict(cond.vectors), dict(cond.scalars)
-        if "sizes" in slots:
-            height, width = size
-            vectors["sizes"] = torch.tensor([[height, width, height / width]]).repeat(rows, 1)
-        if "guidance" in slots:
-            scalars["guidance"] = torch.full((rows,), guidance)
-        return replace(cond, vectors=vectors, scalars=scalars)
-
-    def _texts(self, prompts: Sequence[str], negative: str, weight: float, at_least: int) -> tuple[dict[str, Conditions], tuple[str, ...]]:
-        from ..text.truncation import truncation_report
-
-        states = self._states(prompts)
-        notes = tuple(dict.fromkeys(truncation_report(states, prompts)))
-        cond = self._slots(states, at_least)
-        if weight == 1.0:
-            return {"cond": cond}, notes
-        if negative:
-            against = self._states([negative] * len(prompts))
-            notes += tuple(truncation_report(against, [negative] * len(prompts)))[:1]
-            return {"cond": cond, "uncond": self._slots(against, at_least)}, notes
-        everyone = torch.ones(len(prompts), dtype=torch.bool)
-        empty = self._slots(self.encoder.encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
-        return {"cond": cond, "uncond": nulled(cond, self.slots, {s.group: everyone for s in self.slots}, empty)}, notes
-
-    def _slots(self, states: TextStates, at_least: int) -> Conditions:
-        tokens = Tokens(states.tokens, states.mask).pad_to(at_least)
-        if not any(slot.name == "pooled" for slot in self.slots):
-            return Conditions({"text": tokens})
-        if states.pooled is None:
-            raise UsageError("this text encoder gives no pooled vector, which the model's slot 'pooled' needs")
-        return Conditions({"text": tokens}, {"pooled": states.pooled})
-
-    def _states(self, prompts: Sequence[str]) -> TextStates:
-        """States of `prompts`, each distinct one encoded alone: in a batch its last bits would depend on its neighbours' lengths."""
-        alone = {prompt: self.encoder.encode([prompt]) for prompt in dict.fromkeys(prompts)}
-        return TextStates.concat([alone[prompt] for prompt in prompts])
+        self, prompts: Sequence[str], negative: str = "", weight: float = 1.0, at_least: int = 0
+    ) -> tuple[Lanes, tuple[str, ...]]:
+        """Conditions by lane and notes on truncation, at the model's own size and guidance. See `Conditioning.lanes`."""
+        return self._conditioning().lanes(prompts, negative, weight, self.defaults.size, self.defaults.guidance, at_least)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in fp32, clamped to [-1, 1]. Latents may be on any device."""
+    def decode(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Images (B, 3, H, W) in fp32, clamped to [-1, 1], resized to cover `size` where it is another. Latents may be on any device."""
         images = self.codec.decode(latents.to(next(self.codec.parameters()))).float()
         require_finite(images, "the decoded picture")
-        return images.clamp(-1, 1)
+        return (images if size is None else fitted(images, size)).clamp(-1, 1)
 
     def save(self, folder: str | Path, overwrite: bool = False, format: Literal["sfumato", "diffusers"] = "sfumato") -> Path:
         """Write a diffusers-layout folder, atomically; "diffusers": one that diffusers' own pipeline loads. See `folder.save`."""
@@ -263,43 +256,6 @@ class TextToImage:
         net = merge(self.denoiser.net, [lora.to(self.device) for lora in loras])
         return replace(self, denoiser=replace(self.denoiser, net=net), identity={"name": name})
 
-    def _rows(self, prompts: Sequence[str], num: int, seed: int, seeds: Sequence[int] | None) -> Rows:
-        if not prompts:
-            raise UsageError("no prompt was given", 'say what to draw, for example "a red heart, noto style"')
-        for prompt in prompts:
-            if not isinstance(prompt, str) or not prompt.strip():
-                raise UsageError(f"the prompt {prompt!r} is empty", 'say what to draw, for example "a red heart, noto style"')
-        if num < 1:
-            raise UsageError(f"num is {num}", "at least 1 picture of each prompt")
-        chosen = tuple(seeds) if seeds is not None else tuple(seed + i for _ in prompts for i in range(num))
-        if len(chosen) != len(prompts) * num:
-            raise UsageError(f"{len(chosen)} seeds for {len(prompts) * num} pictures", "one seed per picture")
-        return Rows(chosen)
-
     def possible_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """`size` (height, width) in pixels, if this model can draw it; `UsageError` naming the nearest possible size otherwise."""
-        return possible_size(size, self.codec.factor * getattr(getattr(self.denoiser.net, "config", None), "patch", 1))
-
-    def _record(self, settings: Draw, negative: str) -> dict[str, Any]:
-        return {
-            "model": dict(self.identity),
-            "negative": negative,
-            "steps": settings.steps,
-            "guidance": settings.guidance,
-            **({"cfg": settings.weight} if self.told_guidance else {}),
-            "solver": settings.solver,
-            "size": list(settings.size),
-            "shift": self._shift(settings),
-            "layout": to_dict(settings.layout),
-            "loras": [lora.record() for lora in settings.loras],
-            "packed": is_packed(self.denoiser.net),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": self.device.type,
-        }
-
-
-def _imitate(prompts: list[str], rows: Rows, frame: tuple[int, int, int]) -> tuple[list[str], Rows]:
-    """A batch shaped as the recorded one, this picture standing at its old row. What else the batch holds does not matter."""
-    if len(prompts) != 1 or not 0 <= frame[1] < frame[0]:
-        raise UsageError(f"frame {frame} with {len(prompts)} prompts", "a frame (rows, row, text tokens) goes with one picture")
-    return prompts * frame[0], Rows(rows.seeds * frame[0])
+        return possible_size(size, self.patch)

@@ -17,6 +17,7 @@ from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
 from sfumato.core.pretrained import load_pretrained, load_tokenizer, require_safetensors
 from sfumato.core.weights import read_json
 
+from .captions import Prepare, as_it_is
 from .encoded import TextStates
 from .tokens import PromptTokenizer, check_prompts, padded, states
 
@@ -51,8 +52,7 @@ class TransformersEncoder:
     Pooled: CLIP's vector at the end-of-text token, projected where the checkpoint has a projection; None for the others.
 
     padding "masked": states at padding are nothing. "attended": SD3 and FLUX pad every prompt to `max_tokens` with the tokenizer's own
-    token, attend to it here and hand its states on; their networks know no other input.   lower: prompts are stripped and put in lower case
-    first, as PixArt was trained.
+    token, attend to it here and hand its states on; their networks know no other input.   prepare: what is done to a prompt first.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TransformersEncoder:
         layers: Sequence[int],
         max_tokens: int | None = None,
         padding: Literal["masked", "attended"] = "masked",
-        lower: bool = False,
+        prepare: Prepare = as_it_is,
     ) -> None:
         config: Any = model.config
         depth = int(config.num_hidden_layers)
@@ -89,7 +89,7 @@ class TransformersEncoder:
         backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
         self.tokenizer = PromptTokenizer(backend, self.max_tokens, empty, limit)
         self.depth = depth
-        self.lower = lower
+        self.prepare = prepare
         if padding == "attended" and tokenizer.pad_token_id is None:
             raise ConfigError("padding is attended to, and the tokenizer has no padding token", "its tokenizer_config.json names one")
         self.padding = int(tokenizer.pad_token_id) if padding == "attended" else None
@@ -97,7 +97,7 @@ class TransformersEncoder:
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""
-        rows = self.tokenizer([p.lower().strip() for p in check_prompts(prompts)] if self.lower else prompts)
+        rows = self.tokenizer([self.prepare(prompt) for prompt in check_prompts(prompts)])
         deep = any(i != self.depth for i in self.layers)
         if self.padding is None:
             # Any id will do for padding. 0 is valid everywhere and is never taken for CLIP's end-of-text token.
@@ -120,7 +120,7 @@ def load_text_encoder(
     max_tokens: int | None = None,
     *,
     padding: Literal["masked", "attended"] = "masked",
-    lower: bool = False,
+    prepare: Prepare = as_it_is,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TransformersEncoder:
@@ -137,7 +137,7 @@ def load_text_encoder(
     if not words_in.is_dir():
         raise WeightsError(f"missing folder {words_in}", "the tokenizer's folder lies beside the text encoder's; name it with tokenizer=")
     model = load_pretrained(model_class, weights_in, dtype, _LEFT_BEHIND)
-    return TransformersEncoder(model.to(device), load_tokenizer(words_in), layers, max_tokens, padding, lower)
+    return TransformersEncoder(model.to(device), load_tokenizer(words_in), layers, max_tokens, padding, prepare)
 
 
 def _architecture(folder: Path) -> str:

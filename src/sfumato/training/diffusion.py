@@ -103,13 +103,13 @@ class DiffusionTask:
         latents: Tensor = batch["latents"]
         sample = self.objective.draw(latents, draws)
         cond: Conditions = batch["cond"].to(latents.device)
-        out = Denoiser(self.net, self.meaning).out(sample.x_t, sample.t, self._dropped(cond, len(latents), draws))
+        out = Denoiser(self.net, self.meaning).out(sample.x_t, sample.t, self._dropped(cond, latents, draws))
         error = self.objective.loss(out.pred["image"], sample)
         aux = {name.split(".")[-1]: value for name, value in out.aux.items()}
         total = error.mean() + sum(out.aux.values(), torch.zeros((), device=error.device))
         return Loss(total, {"mse": error.mean(), **aux})
 
-    def _dropped(self, cond: Conditions, rows: int, draws: Draws) -> Conditions:
+    def _dropped(self, cond: Conditions, latents: Tensor, draws: Draws) -> Conditions:
         groups = {slot.group: slot.dropout for slot in self.slots}
-        dropped = {g: (draws.uniform((rows,), f"drop {g}") < p).to(next(iter(cond.vectors.values())).device) for g, p in groups.items()}
-        return nulled(cond, self.slots, dropped)
+        rows = (len(latents),)
+        return nulled(cond, self.slots, {g: (draws.uniform(rows, f"drop {g}") < p).to(latents.device) for g, p in groups.items()})

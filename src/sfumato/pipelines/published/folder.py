@@ -21,8 +21,10 @@ from ...core.discrete import Betas
 from ...core.errors import ConfigError, UnknownNameError, UsageError, WeightsError
 from ...core.files import write_json
 from ...core.weights import read_json
+from ...text.captions import as_it_is, cleaner, lowered
 from ...text.joined import Joined
 from ...text.transformers_encoder import TransformersEncoder, load_text_encoder
+from ..bins import SIDES
 from ..components import read_autoencoder, refuse_pickles, save_codec
 from ..identity import Identity
 from ..settings import Defaults
@@ -31,10 +33,18 @@ from .kinds import Kind, Text, kind
 from .schedulers import Scheduler, read, write
 
 
-def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: torch.dtype, text_tokens: int | None = None) -> TextToImage:
+def load_published(
+    folder: Path,
+    index: Mapping[str, Any],
+    device: str,
+    dtype: torch.dtype,
+    text_tokens: int | None = None,
+    clean_captions: bool = False,
+) -> TextToImage:
     """The pipeline in `folder`, whose model_index.json is `index`; the network and codec stay on the CPU, text encoders go to `device`.
 
-    `text_tokens`: how many tokens T5 reads, None = as the original code. Raises `UnknownNameError` for a class that is not supported,
+    `text_tokens`: how many tokens T5 reads, None = as the original code.   `clean_captions`: see `text/captions.py`.
+    Raises `UnknownNameError` for a class that is not supported,
     `WeightsError` for a missing component or file, `ConfigError` for a config that is not computed here.
     """
     name = str(index.get("_class_name", "?"))
@@ -51,7 +61,7 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
         raise ConfigError(f"a {made_of.transformer} predicts {meaning}, its scheduler {scheduler.meaning}", "fetch both from one place")
     codec = KLCodec(read_autoencoder(folder / "vae"))
     return TextToImage(
-        encoder=_encoder(folder, index, name, made_of, config, text_tokens, device, dtype),
+        encoder=_encoder(folder, index, name, made_of, config, text_tokens, clean_captions, device, dtype),
         denoiser=Denoiser(net, scheduler.meaning),
         codec=codec,
         slots=made_of.slots,
@@ -77,7 +87,9 @@ def published_defaults(made_of: Kind, config: Mapping[str, Any], scheduler: Sche
     """How the pipeline was released to be sampled; `config`: the transformer's."""
     side = (made_of.side or int(config.get("sample_size", 128))) * factor
     steps, guidance, _ = made_of.settings(config)
-    return Defaults((side, side), steps, guidance, scheduler.solver, scheduler.shift, scheduler.layout)
+    # The sizes are those of codecs that shrink eightfold, which all released ones do.
+    bins = side if made_of.binned and factor == 8 and side in SIDES else 0
+    return Defaults((side, side), steps, guidance, scheduler.solver, scheduler.shift, scheduler.layout, bins=bins)
 
 
 def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of: Kind) -> None:
@@ -99,14 +111,28 @@ def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of
 
 def _encoder(
     folder: Path, index: Mapping[str, Any], name: str, made_of: Kind, config: Mapping[str, Any], text_tokens: int | None,
-    device: str, dtype: torch.dtype,
+    clean: bool, device: str, dtype: torch.dtype,
 ) -> Joined:  # fmt: skip
     asked = made_of.settings(config)[2] if text_tokens is None else text_tokens
+
+    if clean and not any(text.prepare is lowered for text in made_of.texts):
+        raise UsageError(
+            f"clean_captions, and a {name} reads prompts as they are", "it is for PixArt, which was trained on cleaned captions"
+        )
+    cleaned = cleaner() if clean else as_it_is
 
     def load(text: Text) -> TransformersEncoder:
         longest = (asked or text.tokens) if text.tokens else None
         return load_text_encoder(
-            folder, text.folder, text.tokenizer, (text.layer,), longest, padding=text.padding, lower=text.lower, device=device, dtype=dtype
+            folder,
+            text.folder,
+            text.tokenizer,
+            (text.layer,),
+            longest,
+            padding=text.padding,
+            prepare=cleaned if clean and text.prepare is lowered else text.prepare,
+            device=device,
+            dtype=dtype,
         )
 
     parts = {text.folder: load(text) for text in made_of.texts if (index.get(text.folder) or [None, None])[1] is not None}

@@ -1,7 +1,8 @@
 """What each published pipeline is made of: components, how its text encoders are read and joined, and the settings it was released with.
 
 Where the original code and diffusers differ, the original's is the default:
-    PixArt      both lower the caption; the original also strips markup with ftfy and beautifulsoup, which is left to the user
+    PixArt      both lower the caption; where ftfy and beautifulsoup are installed, both also strip it of markup, links, numbers and much
+                else. Here that is asked for, load(..., clean_captions=True), so that what is installed changes no picture
     FLUX.1      schnell: the original reads 256 T5 tokens and draws 4 steps, diffusers 512 and 28 (load(..., text_tokens=512) for its own)
 """
 
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from ...core.conditions import Slot
 from ...core.errors import UnknownNameError
+from ...text.captions import Prepare, as_it_is, lowered
 from ...text.joined import How
 
 
@@ -20,7 +22,8 @@ from ...text.joined import How
 class Text:
     """A text encoder in `folder` with its `tokenizer`; `classes` of transformers that it may be. `layer`: of the states that are taken.
 
-    `tokens`: how many it reads; 0 = what its tokenizer declares.   `optional`: a folder without it still draws.
+    `tokens`: how many it reads; 0 = what its tokenizer declares.   `prepare`: what is done to a prompt first.
+    `optional`: a folder without it still draws.
     """
 
     folder: str
@@ -29,7 +32,7 @@ class Text:
     layer: int = -1
     tokens: int = 0
     padding: Literal["masked", "attended"] = "masked"
-    lower: bool = False
+    prepare: Prepare = as_it_is
     optional: bool = False
 
 
@@ -38,7 +41,8 @@ class Kind:
     """One pipeline class of diffusers.
 
     `even`: hands evenly spaced sigmas to its scheduler.   `side`: tokens' rows that it was trained at, where the transformer's config does
-    not say (latent cells).   `optional`: components that may be null, and have to be: they are of uses that are not drawn here.
+    not say (latent cells).   `binned`: drawn at the nearest of the sizes it was trained at.
+    `optional`: components that may be null, and have to be: they are of uses that are not drawn here.
     """
 
     transformer: str
@@ -50,6 +54,7 @@ class Kind:
     guidance: float
     even: bool = False
     side: int = 0
+    binned: bool = False
     optional: tuple[str, ...] = ()
 
     def settings(self, transformer: Mapping[str, Any]) -> tuple[int, float, int | None]:
@@ -70,8 +75,8 @@ _TEXT, _POOLED = Slot("text", null="empty"), Slot("pooled", null="empty")
 
 
 def _pixart(tokens: int) -> Kind:
-    text = Text("text_encoder", "tokenizer", _T5, tokens=tokens, lower=True)
-    return Kind("PixArtTransformer2DModel", (text,), "one", _DISCRETE, (_TEXT,), steps=20, guidance=4.5)
+    text = Text("text_encoder", "tokenizer", _T5, tokens=tokens, prepare=lowered)
+    return Kind("PixArtTransformer2DModel", (text,), "one", _DISCRETE, (_TEXT,), steps=20, guidance=4.5, binned=True)
 
 
 KINDS: Mapping[str, Kind] = {

@@ -1,0 +1,71 @@
+"""What the network is told, by lane: prompts as the text encoder reads them, null forms, and the numbers that stand beside a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..core.conditions import Conditions, Slot, Tokens, nulled
+from ..core.errors import UsageError
+from ..text.encoded import TextEncoder, TextStates
+
+Lanes = Mapping[str, Conditions]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """`encoder` and `slots` of a pipeline; `reads`: the slots that its network names."""
+
+    encoder: TextEncoder
+    slots: tuple[Slot, ...]
+    reads: frozenset[str]
+
+    def lanes(
+        self, prompts: Sequence[str], negative: str, weight: float, size: tuple[int, int], guidance: float, at_least: int = 0
+    ) -> tuple[Lanes, tuple[str, ...]]:
+        """Conditions by lane, and notes on truncation. A `weight` of 1 needs no uncond lane; without a `negative` prompt that lane holds
+        each slot's null form. `size` (height, width) and `guidance`: told to networks that read them.   at_least: tokens to pad to.
+        """
+        lanes, notes = self._texts(prompts, negative, weight, at_least)
+        return {lane: self._told(cond, len(prompts), size, guidance) for lane, cond in lanes.items()}, notes
+
+    def _told(self, cond: Conditions, rows: int, size: tuple[int, int], guidance: float) -> Conditions:
+        """`cond` with the numbers that the network reads beside the text: the picture's sizes (PixArt-alpha at 1024), a guidance."""
+        vectors, scalars = dict(cond.vectors), dict(cond.scalars)
+        if "sizes" in self.reads:
+            height, width = size
+            vectors["sizes"] = torch.tensor([[height, width, height / width]]).repeat(rows, 1)
+        if "guidance" in self.reads:
+            scalars["guidance"] = torch.full((rows,), guidance)
+        return replace(cond, vectors=vectors, scalars=scalars)
+
+    def _texts(self, prompts: Sequence[str], negative: str, weight: float, at_least: int) -> tuple[Lanes, tuple[str, ...]]:
+        from ..text.truncation import truncation_report
+
+        states = self._states(prompts)
+        notes = tuple(dict.fromkeys(truncation_report(states, prompts)))
+        cond = self._slots(states, at_least)
+        if weight == 1.0:
+            return {"cond": cond}, notes
+        if negative:
+            against = self._states([negative] * len(prompts))
+            notes += tuple(truncation_report(against, [negative] * len(prompts)))[:1]
+            return {"cond": cond, "uncond": self._slots(against, at_least)}, notes
+        everyone = torch.ones(len(prompts), dtype=torch.bool)
+        empty = self._slots(self.encoder.encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
+        return {"cond": cond, "uncond": nulled(cond, self.slots, {s.group: everyone for s in self.slots}, empty)}, notes
+
+    def _slots(self, states: TextStates, at_least: int) -> Conditions:
+        tokens = Tokens(states.tokens, states.mask).pad_to(at_least)
+        if not any(slot.name == "pooled" for slot in self.slots):
+            return Conditions({"text": tokens})
+        if states.pooled is None:
+            raise UsageError("this text encoder gives no pooled vector, which the model's slot 'pooled' needs")
+        return Conditions({"text": tokens}, {"pooled": states.pooled})
+
+    def _states(self, prompts: Sequence[str]) -> TextStates:
+        """States of `prompts`, each distinct one encoded alone: in a batch its last bits would depend on its neighbours' lengths."""
+        alone = {prompt: self.encoder.encode([prompt]) for prompt in dict.fromkeys(prompts)}
+        return TextStates.concat([alone[prompt] for prompt in prompts])
