@@ -26,7 +26,7 @@ from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP
 from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
-from ..nn.picture import PictureAttention, PictureMLP
+from ..nn.picture import PICTURE, ModulatedAttention, ModulatedMLP
 from ..nn.positions import sincos_2d
 from . import Family
 
@@ -83,7 +83,7 @@ class DiT(Network):
         self.final_norm = LayerNorm(width)
         self.final_modulation = Modulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels * (2 if config.variance else 1), "head")
-        self.set_program([Block(AttentionBranch(config), MLPBranch(config)) for _ in range(config.depth)])
+        self.set_program([_block(config) for _ in range(config.depth)])
         _initialise(self)
         name_linears(self)
 
@@ -110,30 +110,14 @@ class DiT(Network):
         return dict(zip(("image", "variance"), out.split(self.config.channels, dim=1), strict=False))
 
 
-class AttentionBranch(PictureAttention):
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.norm, self.modulation = LayerNorm(config.width), Modulation(config.width, 3)
-        self.core = JointAttention(AttentionShape(config.width, config.heads, qk_norm=False, bias=config.bias), self.streams)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.norm, self.modulation, state, call)
-
-
-class MLPBranch(PictureMLP):
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(config.width, config.eps) if config.affine else LayerNorm(config.width, config.eps)
-        self.modulation = Modulation(config.width, 3)
-        self.core = MLP(config.width, config.mlp_ratio * config.width, config.gelu)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.norm, self.modulation, state, call)
-
-
-def _modulated(norm: nn.Module, modulation: Modulation, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    shift, scale, gate = modulation(state.cond["c"], call)
-    return {"image": modulate(norm(state["image"]), shift, scale)}, {"image": gate}
+def _block(config: DiTConfig) -> Block:
+    width, shape = config.width, AttentionShape(config.width, config.heads, qk_norm=False, bias=config.bias)
+    norm = nn.LayerNorm(width, config.eps) if config.affine else LayerNorm(width, config.eps)
+    mlp = MLP(width, config.mlp_ratio * width, config.gelu)
+    return Block(
+        ModulatedAttention(JointAttention(shape, PICTURE), LayerNorm(width), Modulation(width, 3)),
+        ModulatedMLP(mlp, norm, Modulation(width, 3)),
+    )
 
 
 def _initialise(net: DiT) -> None:

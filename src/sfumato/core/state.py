@@ -23,6 +23,7 @@ class Stream:
     pos: (B | 1, N, A) coordinates for rotary positions.   grid: token rows and columns of a picture-like stream.
     t: noise level, (B,) or per token (B, N).   keep: (B, N) True = a real token, False = padding.
     known: (B, N) True = given, not to be predicted.   update: False = read by others, never changed.
+    cells: (B, N) which cells of the grid the tokens are, where some were left out; None = all of them, row by row.
     """
 
     x: Tensor
@@ -33,6 +34,12 @@ class Stream:
     keep: Tensor | None = None
     known: Tensor | None = None
     update: bool = True
+    cells: Tensor | None = None
+
+    @property
+    def plane(self) -> tuple[int, ...] | None:
+        """The grid, if every cell of it has its token."""
+        return self.grid if self.cells is None else None
 
     def with_x(self, x: Tensor) -> Stream:
         return replace(self, x=x)

@@ -20,25 +20,27 @@ from ..core.errors import ConfigError, UsageError
 from ..core.program import Units
 from ..core.state import State, Stream
 from .linear import Linear
-from .norms import RMSNorm
+from .norms import LayerNorm, RMSNorm
 
 
 @dataclass(frozen=True)
 class AttentionShape:
     """`width` = `heads` * head width. `qk_norm`: q and k are normalised, for bounded bf16 logits. `bias`: of q, k, v; `out_bias`: of out.
 
-    norm: "rms" of each head; "rms across" and "layer across" of all heads at once, before they are split.   kv_heads: of keys and values,
-    each serving heads / kv_heads queries (grouped queries; Ainslie et al., arXiv 2305.13245); 0 = heads.   eps: of the norms.
+    norm: "rms" of each head; "rms across" and "layer across" of all heads at once, before they are split, "bare layer across" without gain
+    and shift.   kv_heads: of keys and values, each serving heads / kv_heads queries (grouped queries; Ainslie et al., arXiv 2305.13245);
+    0 = heads.   eps: of the norms.   outer: width of the tokens that queries come from and the output returns to; 0 = width.
     """
 
     width: int
     heads: int
     qk_norm: bool = True
     bias: bool = True
-    norm: Literal["rms", "rms across", "layer across"] = "rms"
+    norm: Literal["rms", "rms across", "layer across", "bare layer across"] = "rms"
     kv_heads: int = 0
     out_bias: bool = True
     eps: float = 1e-6
+    outer: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.heads % self.groups:
@@ -55,6 +57,11 @@ class AttentionShape:
     def kv_width(self) -> int:
         return self.groups * self.width // self.heads
 
+    @property
+    def width_in(self) -> int:
+        """Of the tokens that queries come from."""
+        return self.outer or self.width
+
     def cost(self, queries: int, keys: int) -> int:
         """Multiply-adds of one softmax, projections not counted."""
         return 2 * queries * keys * self.width
@@ -62,7 +69,7 @@ class AttentionShape:
     @property
     def projecting(self) -> int:
         """Multiply-adds of a token's q, k, v and output."""
-        return 2 * self.width * (self.width + self.kv_width)
+        return 2 * self.width_in * (self.width + self.kv_width)
 
     def normed(self, width: int) -> nn.Module:
         """The norm of a q or k that is `width` wide before it is split."""
@@ -70,7 +77,8 @@ class AttentionShape:
             return nn.Identity()
         if self.norm == "rms":
             return RMSNorm(self.width // self.heads, self.eps)
-        return RMSNorm(width, self.eps) if self.norm == "rms across" else nn.LayerNorm(width, self.eps)
+        across = {"rms across": RMSNorm, "layer across": nn.LayerNorm, "bare layer across": LayerNorm}
+        return across[self.norm](width, self.eps)
 
     def split(self, x: Tensor, norm: nn.Module | None = None, repeat: bool = False) -> Tensor:
         """(B, N, heads d) to (B, heads, N, d), normed. `repeat`: keys or values, of which a head comes once for each query that it serves.
@@ -121,9 +129,9 @@ class Projections(nn.Module):
     def __init__(self, shape: AttentionShape, output: bool = True, ratio: int = 1) -> None:
         super().__init__()
         self.shape = shape
-        self.q = Linear(shape.width, shape.width, "q", bias=shape.bias)
-        self.k, self.v = (Linear(shape.width, shape.kv_width, role, bias=shape.bias) for role in ("k", "v"))
-        self.out = Linear(shape.width, shape.width, "out", bias=shape.out_bias) if output else None
+        self.q = Linear(shape.width_in, shape.width, "q", bias=shape.bias)
+        self.k, self.v = (Linear(shape.width_in, shape.kv_width, role, bias=shape.bias) for role in ("k", "v"))
+        self.out = Linear(shape.width, shape.width_in, "out", bias=shape.out_bias) if output else None
         self.q_norm, self.k_norm = shape.normed(shape.width), shape.normed(shape.kv_width)
         self.reduce = Reducer(shape.width, ratio) if ratio > 1 else None
 
@@ -142,11 +150,11 @@ class Projections(nn.Module):
     def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
         q, k, v = (layer(x, call) for layer in (self.q, self.k, self.v))
         if self.reduce is not None:
-            if stream.grid is None or stream.keep is not None or stream.pos is not None:
+            if stream.plane is None or stream.keep is not None or stream.pos is not None:
                 raise UsageError("keys and values are reduced on a whole grid of tokens", "a stream with a grid, without mask or positions")
-            k, v = self.reduce(k, stream.grid).to(v.dtype), self.reduce(v, stream.grid).to(v.dtype)
+            k, v = self.reduce(k, stream.plane).to(v.dtype), self.reduce(v, stream.plane).to(v.dtype)
         split = self.shape.split
-        return Heads(split(q, self.q_norm), split(k, self.k_norm, True), split(v, repeat=True), stream.keep, stream.pos, stream.grid)
+        return Heads(split(q, self.q_norm), split(k, self.k_norm, True), split(v, repeat=True), stream.keep, stream.pos, stream.plane)
 
 
 # The role of projections that serve every stream without projections of its own (FLUX's single-stream blocks).
@@ -223,10 +231,10 @@ class CrossAttention(nn.Module):
     def __init__(self, shape: AttentionShape, source: str, source_width: int) -> None:
         super().__init__()
         self.shape, self.source = shape, source
-        self.q = Linear(shape.width, shape.width, "q")
-        self.k = Linear(source_width, shape.kv_width, "k")
-        self.v = Linear(source_width, shape.kv_width, "v")
-        self.out = Linear(shape.width, shape.width, "out", bias=shape.out_bias)
+        self.q = Linear(shape.width_in, shape.width, "q", bias=shape.bias)
+        self.k = Linear(source_width, shape.kv_width, "k", bias=shape.bias)
+        self.v = Linear(source_width, shape.kv_width, "v", bias=shape.bias)
+        self.out = Linear(shape.width, shape.width_in, "out", bias=shape.out_bias)
         self.q_norm, self.k_norm = shape.normed(shape.width), shape.normed(shape.kv_width)
 
     def units(self, prefix: str) -> Units:
@@ -242,7 +250,7 @@ class CrossAttention(nn.Module):
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` read the source."""
         shape, queries, keys = self.shape, sum(tokens[s] for s in streams), tokens[self.source]
-        return 2 * queries * shape.width**2 + 2 * keys * self.k.in_features * shape.kv_width + shape.cost(queries, keys)
+        return 2 * queries * shape.width * shape.width_in + 2 * keys * self.k.in_features * shape.kv_width + shape.cost(queries, keys)
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         source, split = state.streams[self.source], self.shape.split
@@ -250,7 +258,7 @@ class CrossAttention(nn.Module):
         nothing = k[:, :, :0]
         heads = {
             n: Heads(
-                split(self.q(x, call), self.q_norm).to(v.dtype), nothing, nothing, pos=state.streams[n].pos, grid=state.streams[n].grid
+                split(self.q(x, call), self.q_norm).to(v.dtype), nothing, nothing, pos=state.streams[n].pos, grid=state.streams[n].plane
             )
             for n, x in inputs.items()
         }

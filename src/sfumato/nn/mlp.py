@@ -18,9 +18,11 @@ from .linear import Linear
 class MLP(nn.Module):
     """Linear up, GELU, Linear down; `approximate` "tanh" (DiT, SD3) or "none" (exact; U-ViT)."""
 
-    def __init__(self, width: int, hidden: int, approximate: Literal["tanh", "none"] = "tanh", last_bias: bool = True) -> None:
+    def __init__(
+        self, width: int, hidden: int, approximate: Literal["tanh", "none"] = "tanh", last_bias: bool = True, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.up = Linear(width, hidden, "up")
+        self.up = Linear(width, hidden, "up", bias=bias)
         self.down = Linear(hidden, width, "down", bias=last_bias)
         self.approximate = approximate
 
@@ -31,7 +33,8 @@ class MLP(nn.Module):
 
     def units(self, prefix: str) -> Units:
         """Hidden channels and what they own, under the parameter names that begin with `prefix`."""
-        owned = {f"{prefix}.up.weight": (0, 1), f"{prefix}.up.bias": (0, 1), f"{prefix}.down.weight": (1, 1)}
+        biased = {} if self.up.bias is None else {f"{prefix}.up.bias": (0, 1)}
+        owned = {f"{prefix}.up.weight": (0, 1), f"{prefix}.down.weight": (1, 1)} | biased
         return Units("channels", self.up.out_features, owned)
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:

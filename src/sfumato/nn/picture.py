@@ -1,4 +1,4 @@
-"""Branches over the picture's tokens alone, which families of one image stream share: how a core is called, counted and cut into units.
+"""Branches, most over the picture's tokens alone, that families share: how a core is called, counted and cut into units.
 
 A family says how the core's inputs are prepared: which norm, whose modulation, what gate.
 """
@@ -14,10 +14,12 @@ from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
 from ..core.state import State
 from .attention import CrossAttention, JointAttention
+from .expert_choice import ExpertChoice
 from .linear import Linear
-from .mlp import MLP, MixFFN
+from .mlp import MLP, MixFFN, SwiGLU
+from .modulation import Modulation, modulate
 
-PICTURE = ("image",)
+PICTURE: tuple[str, ...] = ("image",)
 
 
 class Attending(Branch):
@@ -43,16 +45,16 @@ class PictureAttention(Attending):
 
 
 class PictureCross(Attending):
-    """The picture reads the text, without norm and gate (PixArt, arXiv 2310.00426)."""
+    """The picture reads the text, without gate and, unless it is given one, without norm (PixArt, arXiv 2310.00426)."""
 
     name = "cross"
 
-    def __init__(self, core: CrossAttention) -> None:
+    def __init__(self, core: CrossAttention, norm: nn.Module | None = None) -> None:
         super().__init__()
-        self.core = core
+        self.core, self.norm = core, nn.Identity() if norm is None else norm
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {"image": state["image"]}, {}
+        return {"image": self.norm(state["image"])}, {}
 
 
 class PictureMixer(Branch):
@@ -60,13 +62,13 @@ class PictureMixer(Branch):
 
     name = "mlp"
     streams = PICTURE
-    core: MLP | MixFFN
+    core: MLP | SwiGLU | MixFFN | ExpertChoice
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
 
         def cost(tokens: Mapping[str, int]) -> int:
-            return tokens["image"] * self.core.cost
+            return sum(tokens[s] for s in self.streams) * self.core.cost
 
         return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
@@ -74,10 +76,61 @@ class PictureMixer(Branch):
 class PictureMLP(PictureMixer):
     """`core` treats each token by itself."""
 
-    core: MLP
+    core: MLP | SwiGLU | ExpertChoice
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {"image": self.core(inputs["image"], call)}
+        return {n: self.core(x, call) for n, x in inputs.items()}
+
+
+class PlainAttention(Attending):
+    """x += core(norm(x)) for `streams`, without modulation."""
+
+    name = "attention"
+
+    def __init__(self, core: JointAttention, norm: nn.Module, streams: tuple[str, ...]) -> None:
+        super().__init__()
+        self.norm, self.core, self.streams = norm, core, streams
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {n: self.norm(state[n]) for n in self.streams}, {}
+
+
+class PlainMLP(PictureMLP):
+    """The same of an MLP."""
+
+    def __init__(self, core: MLP | SwiGLU | ExpertChoice, norm: nn.Module, streams: tuple[str, ...]) -> None:
+        super().__init__()
+        self.norm, self.core, self.streams = norm, core, streams
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {n: self.norm(state[n]) for n in self.streams}, {}
+
+
+class ModulatedAttention(PictureAttention):
+    """x += gate(c) * core(mod(norm(x), c)), adaLN-zero (Peebles and Xie, arXiv 2212.09748); `modulation` gives shift, scale and gate."""
+
+    def __init__(self, core: JointAttention, norm: nn.Module, modulation: Modulation) -> None:
+        super().__init__()
+        self.norm, self.modulation, self.core = norm, modulation, core
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.norm, self.modulation, state, call)
+
+
+class ModulatedMLP(PictureMLP):
+    """The same of an MLP."""
+
+    def __init__(self, core: MLP | SwiGLU | ExpertChoice, norm: nn.Module, modulation: Modulation) -> None:
+        super().__init__()
+        self.norm, self.modulation, self.core = norm, modulation, core
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.norm, self.modulation, state, call)
+
+
+def _modulated(norm: nn.Module, modulation: Modulation, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    shift, scale, gate = modulation(state.cond["c"], call)
+    return {"image": modulate(norm(state["image"]), shift, scale)}, {"image": gate}
 
 
 def initialise_crossed(net: nn.Module, final: Linear) -> None:
