@@ -152,7 +152,7 @@ MMDIT: dict[str, Any] = {
 }
 PIXART: dict[str, Any] = {
     "depth": 4, "width": 48, "heads": 4, "channels": 8, "patch": 1, "text_width": 16, "mlp_ratio": 2, "span": 8.0, "sizes": True,
-    "variance": False, "compress": (1,), "ratio": 1,
+    "variance": False, "compress": (1,), "ratio": 1, "attention": "linear",
 }  # fmt: skip
 FLUX: dict[str, Any] = {
     "dual": 1, "single": 2, "width": 32, "heads": 2, "channels": 8, "patch": 1, "axes": (4, 8, 4), "text_width": 16, "pooled_width": 8,
@@ -172,7 +172,7 @@ LUMINA2: dict[str, Any] = {
 }  # fmt: skip
 DIT: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 4, "classes": 9, "channels": 8, "patch": 1, "mlp_ratio": 2, "span": 8.0, "variance": False,
-    "bias": False, "gelu": "none", "eps": 0.1, "affine": True, "closed": True,
+    "bias": False, "gelu": "none", "eps": 0.1, "affine": True, "closed": True, "attention": "linear+v",
 }  # fmt: skip
 SANA: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 4, "cross_heads": 4, "hidden": 16, "channels": 8, "patch": 1, "text_width": 16, "bias": True,
@@ -208,7 +208,8 @@ def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:
         try:
             turned = replace(plain, **{name: value})
         except ConfigError:  # Sizes that belong together are refused one by one.
-            assert (type(plain), name) in {(c, n) for c in (FluxConfig, Lumina2Config) for n in ("width", "heads")}
+            together = {(c, n) for c in (FluxConfig, Lumina2Config) for n in ("width", "heads")} | {(PixArtConfig, "attention")}
+            assert (type(plain), name) in together
             continue
         assert _answer(plain) != _answer(turned), name
 

@@ -36,7 +36,7 @@ from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.picture import PICTURE, ModulatedAttention, ModulatedMLP, PictureCross, PlainAttention, PlainMLP
 from ..nn.positions import sincos_2d
-from ..nn.rewires import Gather, Resize, scattered
+from ..nn.rewires import Gather, Project, scattered
 from . import Family
 
 WORDS = ("text",)
@@ -166,7 +166,7 @@ class Pool(Rewire):
         return (SiteInfo(Site(self.index, "mlp"), (), names, (), lambda tokens: tokens["text"] * width),)
 
 
-class Narrow(Resize):
+class Narrow(Project):
     """Picture and words enter the mixer's width; the words as they were are remembered."""
 
     def __init__(self, config: MicroDiTConfig) -> None:
@@ -176,7 +176,7 @@ class Narrow(Resize):
         return super().forward(state.push("text"), call)
 
 
-class Widen(Resize):
+class Widen(Project):
     """The picture leaves the mixer's width, the words are again what they were."""
 
     def __init__(self, config: MicroDiTConfig) -> None:

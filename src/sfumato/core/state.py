@@ -37,7 +37,7 @@ class Stream:
     cells: Tensor | None = None
 
     @property
-    def plane(self) -> tuple[int, ...] | None:
+    def whole_grid(self) -> tuple[int, ...] | None:
         """The grid, if every cell of it has its token."""
         return self.grid if self.cells is None else None
 

@@ -150,11 +150,11 @@ class Projections(nn.Module):
     def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
         q, k, v = (layer(x, call) for layer in (self.q, self.k, self.v))
         if self.reduce is not None:
-            if stream.plane is None or stream.keep is not None or stream.pos is not None:
+            if stream.whole_grid is None or stream.keep is not None or stream.pos is not None:
                 raise UsageError("keys and values are reduced on a whole grid of tokens", "a stream with a grid, without mask or positions")
-            k, v = self.reduce(k, stream.plane).to(v.dtype), self.reduce(v, stream.plane).to(v.dtype)
+            k, v = self.reduce(k, stream.whole_grid).to(v.dtype), self.reduce(v, stream.whole_grid).to(v.dtype)
         split = self.shape.split
-        return Heads(split(q, self.q_norm), split(k, self.k_norm, True), split(v, repeat=True), stream.keep, stream.pos, stream.plane)
+        return Heads(split(q, self.q_norm), split(k, self.k_norm, True), split(v, repeat=True), stream.keep, stream.pos, stream.whole_grid)
 
 
 # The role of projections that serve every stream without projections of its own (FLUX's single-stream blocks).
@@ -182,15 +182,15 @@ class JointAttention(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
         heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
-        mixed = _hooks(self.mixing(state), site, call)(heads, None)
+        mixed = _hooks(self.mixing(state, inputs), site, call)(heads, None)
         outputs: dict[str, Tensor] = {}
         for name, x in mixed.items():
             if (out := own[name].out) is not None:
                 outputs[name] = out(x.transpose(1, 2).flatten(2), call)
         return outputs
 
-    def mixing(self, state: State) -> Attend:
-        """What mixes the heads' values."""
+    def mixing(self, state: State, inputs: Mapping[str, Tensor]) -> Attend:
+        """What mixes the heads' values; `inputs`: what the heads were projected from."""
         return partial(attend, rotate=turning(self.rotate, state))
 
     def units(self, prefix: str) -> Units:
@@ -201,7 +201,7 @@ class JointAttention(nn.Module):
 
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` attend to one another."""
-        own, total = self._of(streams[0]), sum(tokens[s] for s in streams)
+        own, total = self._of(streams[0]), sum(tokens.get(s, 0) for s in streams)
         ratio = 1 if own.reduce is None else own.reduce.ratio
         reducing = 2 * total * own.shape.kv_width if ratio > 1 else 0
         return total * own.shape.projecting + own.shape.cost(total, total // ratio**2) + reducing
@@ -215,12 +215,12 @@ class JointAttention(nn.Module):
 class LinearAttention(JointAttention):
     """`JointAttention` at a cost that grows with the tokens rather than their square (`core.attention.linear_attend`)."""
 
-    def mixing(self, state: State) -> Attend:
+    def mixing(self, state: State, inputs: Mapping[str, Tensor]) -> Attend:
         return linear_attend
 
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` attend to one another."""
-        shape, total = self._of(streams[0]).shape, sum(tokens[s] for s in streams)
+        shape, total = self._of(streams[0]).shape, sum(tokens.get(s, 0) for s in streams)
         each = shape.width // shape.heads
         return total * (shape.projecting + 2 * shape.width * (each + 1))
 
@@ -258,7 +258,11 @@ class CrossAttention(nn.Module):
         nothing = k[:, :, :0]
         heads = {
             n: Heads(
-                split(self.q(x, call), self.q_norm).to(v.dtype), nothing, nothing, pos=state.streams[n].pos, grid=state.streams[n].plane
+                split(self.q(x, call), self.q_norm).to(v.dtype),
+                nothing,
+                nothing,
+                pos=state.streams[n].pos,
+                grid=state.streams[n].whole_grid,
             )
             for n, x in inputs.items()
         }

@@ -68,7 +68,7 @@ class PictureMixer(Branch):
         info = super().describe(site, prefix)
 
         def cost(tokens: Mapping[str, int]) -> int:
-            return sum(tokens[s] for s in self.streams) * self.core.cost
+            return sum(tokens.get(s, 0) for s in self.streams) * self.core.cost
 
         return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 

@@ -53,7 +53,7 @@ def skipped(blocks: list[nn.Module], width: int) -> list[nn.Module]:
     return [*before, blocks[half], *after]
 
 
-class Resize(Rewire):
+class Project(Rewire):
     """`streams` to another width, each through a LayerNorm and a Linear of its own."""
 
     def __init__(self, streams: tuple[str, ...], width: int, width_out: int) -> None:
