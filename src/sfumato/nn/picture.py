@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
 from ..core.state import State
-from .attention import CrossAttention, JointAttention
+from .attention import CrossAttention, JointAttention, PrefixAttention
 from .linear import Linear
-from .mlp import MLP, MixFFN
+from .mlp import GLU, MLP, MixFFN
 
 PICTURE = ("image",)
 
@@ -24,7 +24,7 @@ class Attending(Branch):
     """`core` reads the picture, itself or another stream."""
 
     streams = PICTURE
-    core: JointAttention | CrossAttention
+    core: JointAttention | CrossAttention | PrefixAttention
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
         outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
@@ -43,16 +43,17 @@ class PictureAttention(Attending):
 
 
 class PictureCross(Attending):
-    """The picture reads the text, without norm and gate (PixArt, arXiv 2310.00426)."""
+    """The picture reads the text, without a gate; by default without a norm (PixArt, arXiv 2310.00426)."""
 
     name = "cross"
 
-    def __init__(self, core: CrossAttention) -> None:
+    def __init__(self, core: CrossAttention, norm: nn.Module | None = None) -> None:
         super().__init__()
+        self.norm = norm or nn.Identity()
         self.core = core
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {"image": state["image"]}, {}
+        return {"image": self.norm(state["image"])}, {}
 
 
 class PictureMixer(Branch):
@@ -60,7 +61,7 @@ class PictureMixer(Branch):
 
     name = "mlp"
     streams = PICTURE
-    core: MLP | MixFFN
+    core: MLP | GLU | MixFFN
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
@@ -74,7 +75,7 @@ class PictureMixer(Branch):
 class PictureMLP(PictureMixer):
     """`core` treats each token by itself."""
 
-    core: MLP
+    core: MLP | GLU
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         return {"image": self.core(inputs["image"], call)}
