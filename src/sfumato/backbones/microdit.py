@@ -184,7 +184,7 @@ class Widen(Project):
 
     def forward(self, state: State, call: Call | None = None) -> State:
         state, words = state.pop()
-        return super().forward(state.with_x(words), call)
+        return super().forward(state.with_x({n: s.x for n, s in words.items()}), call)
 
 
 def _words_block(config: MicroDiTConfig) -> Block:

@@ -49,14 +49,14 @@ class Stream:
 class State:
     """All streams at one point of a program.
 
-    streams: by name, in joint-attention order.   skips: a stack of States' token tensors for long skips.
+    streams: by name, in joint-attention order.   skips: a stack of remembered streams, for long skips.
     cond: conditioning by name, each (B, D) or per token (B, N, D); families choose their own names.
     feats: tapped features by site name.   aux: auxiliary losses by name (scalars).
     """
 
     streams: Mapping[str, Stream]
     cond: Mapping[str, Tensor] = field(default_factory=dict)
-    skips: tuple[Mapping[str, Tensor], ...] = ()
+    skips: tuple[Mapping[str, Stream], ...] = ()
     feats: Mapping[str, Tensor] = field(default_factory=dict)
     aux: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -80,10 +80,10 @@ class State:
         return replace(self, streams={n: s for n, s in self.streams.items() if n != name})
 
     def push(self, *names: str) -> State:
-        """Remember the named streams' tokens for a later `pop`."""
-        return replace(self, skips=(*self.skips, {n: self[n] for n in names}))
+        """Remember the named streams, with their grids, for a later `pop`."""
+        return replace(self, skips=(*self.skips, {n: self.streams[n] for n in names}))
 
-    def pop(self) -> tuple[State, Mapping[str, Tensor]]:
+    def pop(self) -> tuple[State, Mapping[str, Stream]]:
         """The most recent skip, and the State without it."""
         return replace(self, skips=self.skips[:-1]), self.skips[-1]
 

@@ -19,6 +19,7 @@ from ..core.call import Call, Session, Site
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Units
 from ..core.state import State, Stream
+from .grids import plane, tokens
 from .linear import Linear
 from .norms import LayerNorm, RMSNorm
 
@@ -115,9 +116,9 @@ class Reducer(nn.Module):
                 f"a grid of {grid[0]} x {grid[1]} tokens does not divide by {self.ratio}",
                 f"sides that are multiples of {self.ratio} tokens",
             )
-        tokens = self.conv(x.transpose(1, 2).unflatten(2, grid)).flatten(2).transpose(1, 2)
+        y = tokens(self.conv(plane(x, grid)))
         with torch.autocast(x.device.type, enabled=False):
-            return layer_norm(tokens, self.norm.normalized_shape, self.norm.weight.to(tokens), self.norm.bias.to(tokens), self.norm.eps)
+            return layer_norm(y, self.norm.normalized_shape, self.norm.weight.to(y), self.norm.bias.to(y), self.norm.eps)
 
 
 class Projections(nn.Module):
@@ -272,25 +273,27 @@ class CrossAttention(nn.Module):
         return {n: self.out(mixed[n].transpose(1, 2).flatten(2), call) for n in inputs}
 
 
-class GatedAttention(nn.Module):
-    """One stream attends to itself and, by a softmax of its own behind a gate a head, to `source` (Lumina-T2X, arXiv 2405.05945).
-
-    x -> Out(A(q, k, v) + tanh(g) A(q, k_y, v_y)): one q, which turns; k_y, which does not. The gate starts at 0: the source is not heard.
+class PrefixAttention(nn.Module):
+    """One stream attends to itself and to `source` in one softmax, the source's keys and values by Linears of its own (the attention of
+    guided-diffusion's U-Net, arXiv 2105.05233, as Kandinsky has it).
     """
 
-    def __init__(self, shape: AttentionShape, stream: str, source: str, source_width: int, rotate: Rotate) -> None:
+    def __init__(self, shape: AttentionShape, stream: str, source: str, source_width: int, rotate: Rotate | None = None) -> None:
         super().__init__()
         self.stream, self.source, self.rotate = stream, source, rotate
         self.own = Projections(shape)
         self.k = Linear(source_width, shape.kv_width, "k", bias=shape.bias)
         self.v = Linear(source_width, shape.kv_width, "v", bias=shape.bias)
         self.k_norm = shape.normed(shape.kv_width)
-        self.gate = nn.Parameter(torch.zeros(shape.heads))
+
+    def plan(self, like: Tensor) -> Plan:
+        """What is read, for values like these."""
+        return {self.stream: (Group((self.source, self.stream)),)}
 
     def units(self, prefix: str) -> Units:
         """Heads and what they own, under the parameter names that begin with `prefix`."""
         shape = self.own.shape
-        source = {n: p for n, p in self.named_parameters() if n.split(".")[0] in ("k", "v", "k_norm", "gate")}
+        source = {n: p for n, p in self.named_parameters() if n.split(".")[0] != "own"}
         owned = {f"{prefix}.{n}": (0, len(p) // shape.groups) for n, p in source.items() if shape.norm != "rms" or "norm" not in n}
         return Units("heads", shape.groups, self.own.slices(f"{prefix}.own") | owned)
 
@@ -308,10 +311,23 @@ class GatedAttention(nn.Module):
         )
         k, v = split(self.k(words, call), self.k_norm, True), split(self.v(words, call), repeat=True)
         heads = {self.stream: own, self.source: Heads(k[:, :, :0], k, v, state.streams[self.source].keep)}
-        plan = {self.stream: (Group((self.stream,)), Group((self.source,), weight=self.gate.tanh()[:, None, None].to(v.dtype)))}
-        mixed = _hooks(partial(_planned, plan, turning(self.rotate, state)), site, call)(heads, None)
+        mixed = _hooks(partial(_planned, self.plan(v), turning(self.rotate, state)), site, call)(heads, None)
         assert self.own.out is not None
         return {self.stream: self.own.out(mixed[self.stream].transpose(1, 2).flatten(2), call)}
+
+
+class GatedAttention(PrefixAttention):
+    """The source is heard by a softmax of its own, behind a gate a head (Lumina-T2X, arXiv 2405.05945).
+
+    x -> Out(A(q, k, v) + tanh(g) A(q, k_y, v_y)): one q, which turns; k_y, which does not. The gate starts at 0: the source is not heard.
+    """
+
+    def __init__(self, shape: AttentionShape, stream: str, source: str, source_width: int, rotate: Rotate) -> None:
+        super().__init__(shape, stream, source, source_width, rotate)
+        self.gate = nn.Parameter(torch.zeros(shape.heads))
+
+    def plan(self, like: Tensor) -> Plan:
+        return {self.stream: (Group((self.stream,)), Group((self.source,), weight=self.gate.tanh()[:, None, None].to(like.dtype)))}
 
 
 def turning(rotate: Rotate | None, state: State) -> Rotate | None:

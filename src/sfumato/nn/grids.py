@@ -12,7 +12,7 @@ from ..core.errors import ConflictError
 
 
 def plane(x: Tensor, grid: tuple[int, ...] | None) -> Tensor:
-    """(B, rows * columns, D) to (B, D, rows, columns). Raises `ConflictError` on fewer tokens than the grid has: some lack neighbours."""
+    """(B, rows * columns, D) to (B, D, rows, columns). Raises `ConflictError` on fewer tokens than the grid: they have no neighbours."""
     if grid is None or x.shape[1] != math.prod(grid):
         raise ConflictError(
             f"{x.shape[1]} tokens do not fill a grid of {' x '.join(map(str, grid or ('?',)))}", "a convolution needs all of them"

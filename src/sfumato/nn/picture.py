@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
 from ..core.state import State
-from .attention import CrossAttention, JointAttention
+from .attention import CrossAttention, JointAttention, PrefixAttention
 from .expert_choice import ExpertChoice
 from .linear import Linear
-from .mlp import MLP, MixFFN, SwiGLU
+from .mlp import GLU, MLP, MixFFN
 from .modulation import Modulation, modulate
 
 PICTURE: tuple[str, ...] = ("image",)
@@ -26,7 +26,7 @@ class Attending(Branch):
     """`core` reads the picture, itself or another stream."""
 
     streams = PICTURE
-    core: JointAttention | CrossAttention
+    core: JointAttention | CrossAttention | PrefixAttention
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
         outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
@@ -45,13 +45,14 @@ class PictureAttention(Attending):
 
 
 class PictureCross(Attending):
-    """The picture reads the text, without gate and, unless it is given one, without norm (PixArt, arXiv 2310.00426)."""
+    """The picture reads the text, without a gate; by default without a norm (PixArt, arXiv 2310.00426)."""
 
     name = "cross"
 
     def __init__(self, core: CrossAttention, norm: nn.Module | None = None) -> None:
         super().__init__()
-        self.core, self.norm = core, nn.Identity() if norm is None else norm
+        self.norm = norm or nn.Identity()
+        self.core = core
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return {"image": self.norm(state["image"])}, {}
@@ -62,7 +63,7 @@ class PictureMixer(Branch):
 
     name = "mlp"
     streams = PICTURE
-    core: MLP | SwiGLU | MixFFN | ExpertChoice
+    core: MLP | GLU | MixFFN | ExpertChoice
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
@@ -76,7 +77,7 @@ class PictureMixer(Branch):
 class PictureMLP(PictureMixer):
     """`core` treats each token by itself."""
 
-    core: MLP | SwiGLU | ExpertChoice
+    core: MLP | GLU | ExpertChoice
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         return {n: self.core(x, call) for n, x in inputs.items()}
@@ -98,7 +99,7 @@ class PlainAttention(Attending):
 class PlainMLP(PictureMLP):
     """The same of an MLP."""
 
-    def __init__(self, core: MLP | SwiGLU | ExpertChoice, norm: nn.Module, streams: tuple[str, ...]) -> None:
+    def __init__(self, core: MLP | GLU | ExpertChoice, norm: nn.Module, streams: tuple[str, ...]) -> None:
         super().__init__()
         self.norm, self.core, self.streams = norm, core, streams
 
@@ -120,7 +121,7 @@ class ModulatedAttention(PictureAttention):
 class ModulatedMLP(PictureMLP):
     """The same of an MLP."""
 
-    def __init__(self, core: MLP | SwiGLU | ExpertChoice, norm: nn.Module, modulation: Modulation) -> None:
+    def __init__(self, core: MLP | GLU | ExpertChoice, norm: nn.Module, modulation: Modulation) -> None:
         super().__init__()
         self.norm, self.modulation, self.core = norm, modulation, core
 

@@ -18,10 +18,22 @@ from .linear import Linear
 
 
 class Push(Rewire):
-    """Remember every stream's tokens for the next `Merge` that has none yet: last in, first out."""
+    """Remember the named streams, all without names, for the next item that takes them up: last in, first out."""
+
+    def __init__(self, *streams: str) -> None:
+        super().__init__()
+        self.streams = streams
 
     def forward(self, state: State, call: Call | None = None) -> State:
-        return state.push(*state.streams)
+        return state.push(*(self.streams or state.streams))
+
+
+class Join(Rewire):
+    """x = [x, skip] along channels."""
+
+    def forward(self, state: State, call: Call | None = None) -> State:
+        state, skip = state.pop()
+        return state.with_x({n: torch.cat([state[n], s.x], dim=-1) for n, s in skip.items()})
 
 
 class Merge(Rewire):
@@ -33,7 +45,7 @@ class Merge(Rewire):
 
     def forward(self, state: State, call: Call | None = None) -> State:
         state, skip = state.pop()
-        return state.with_x({n: self.linear(torch.cat([state[n], x], dim=-1), call) for n, x in skip.items()})
+        return state.with_x({n: self.linear(torch.cat([state[n], s.x], dim=-1), call) for n, s in skip.items()})
 
     def describe(self, prefix: str) -> tuple[SiteInfo, ...]:
         width = self.linear.out_features
