@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sfumato.backbones import backbones
 from sfumato.backbones.checkpoints import Format, Table, formats
+from sfumato.backbones.unet import SIZES
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.config import from_dict
 from sfumato.core.program import Network
@@ -44,6 +45,38 @@ SANA = {
     "cross_attention_dim": 24, "caption_channels": 10, "in_channels": 4, "out_channels": 4, "sample_size": 8,
 }  # fmt: skip
 SPRINT = {**SANA, "qk_norm": "rms_norm_across_heads", "guidance_embeds": True, "timestep_scale": 0.001}
+# Stable Diffusion 1, 2, XL, its refiner, SSD-1B (other depths up than down), KOALA (no middle), Kandinsky 2.2's decoder.
+SD1 = {
+    "block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 2, "attention_head_dim": 2, "cross_attention_dim": 10,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "sample_size": 8,
+}  # fmt: skip
+SD2 = {
+    **SD1, "block_out_channels": (8, 12, 16), "attention_head_dim": (2, 3, 4), "use_linear_projection": True, "upcast_attention": True,
+    "layers_per_block": 1, "down_block_types": (*("CrossAttnDownBlock2D",) * 2, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 2),
+}  # fmt: skip
+SDXL = {
+    **SD2, "transformer_layers_per_block": (1, 2, 3), "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 54, "upcast_attention": False, "norm_eps": 1e-4,
+    "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 2), "up_block_types": (*("CrossAttnUpBlock2D",) * 2, "UpBlock2D"),
+}  # fmt: skip
+REFINER = {
+    **SDXL, "transformer_layers_per_block": 2, "projection_class_embeddings_input_dim": 50,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+}  # fmt: skip
+SSD1B = {
+    **SDXL, "layers_per_block": 2, "transformer_layers_per_block": [1, [1, 2], [2, 1]], "mid_block_type": "UNetMidBlock2D",
+    "reverse_transformer_layers_per_block": [[1, 1, 2], [2, 1, 1], 1],
+}  # fmt: skip
+KOALA = {**SDXL, "mid_block_type": None, "layers_per_block": [2, 1, 1]}
+KANDINSKY = {
+    **SD2, "attention_head_dim": 4, "use_linear_projection": False, "out_channels": 8, "resnet_time_scale_shift": "scale_shift",
+    "down_block_types": ("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * 2),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": (*("SimpleCrossAttnUpBlock2D",) * 2, "ResnetUpsampleBlock2D"), "block_out_channels": (8, 16, 16),
+    "addition_embed_type": "image", "encoder_hid_dim": 6, "encoder_hid_dim_type": "image_proj",
+}  # fmt: skip
 CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("PixArtTransformer2DModel", PIXART, (8, 8)),
     ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 0.5, "out_channels": 4}, (6, 10)),
@@ -72,6 +105,16 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("Lumina2Transformer2DModel", {**LUMINA2, "num_refiner_layers": 2, "ffn_dim_multiplier": 0.7, "norm_eps": 1e-3}, (6, 10)),
     ("Lumina2Transformer2DModel", {**LUMINA2, "num_kv_heads": 4, "patch_size": 1, "axes_dim_rope": (8, 2, 2)}, (5, 3)),
     ("Lumina2Transformer2DModel", {**LUMINA2, "num_kv_heads": 1, "in_channels": 3, "patch_size": 3, "multiple_of": 256}, (9, 15)),
+    ("UNet2DConditionModel", SD1, (8, 8)),
+    ("UNet2DConditionModel", {**SD1, "in_channels": 3, "out_channels": 3}, (5, 3)),
+    ("UNet2DConditionModel", SD2, (7, 10)),
+    ("UNet2DConditionModel", {**SD2, "resnet_time_scale_shift": "scale_shift", "out_channels": 8}, (4, 12)),
+    ("UNet2DConditionModel", SDXL, (8, 12)),
+    ("UNet2DConditionModel", REFINER, (6, 9)),
+    ("UNet2DConditionModel", SSD1B, (5, 8)),
+    ("UNet2DConditionModel", KOALA, (9, 4)),
+    ("UNet2DConditionModel", KANDINSKY, (8, 8)),
+    ("UNet2DConditionModel", {**KANDINSKY, "layers_per_block": 2, "attention_head_dim": 8}, (4, 12)),
 ]
 
 
@@ -131,6 +174,14 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
         guidance = torch.tensor([3.5 * theirs.config.guidance_embeds_scale]) if config.guided else None
         scalars = {"guidance": torch.tensor([3.5])} if config.guided else {}
         answer = theirs(x, states, time, guidance=guidance, return_dict=False)[0]
+    elif type(theirs).__name__ == "UNet2DConditionModel":
+        widths = {"pooled": config.pooled_width, "image_embedding": config.image_width}
+        vectors = {n: torch.randn(1, wide, generator=generator) for n, wide in widths.items() if n in net.slots}
+        vectors |= {n: torch.tensor([[96.0, 64.0][:wide]]) / (i + 1) for i, (n, wide) in enumerate(SIZES.items()) if n in net.slots}
+        told = torch.cat([vectors[n] for n in config.sizes], dim=1) if config.sizes else None
+        added = {"text_embeds": vectors.get("pooled"), "time_ids": told, "image_embeds": vectors.get("image_embedding")}
+        cond = cond if "text" in net.slots else {}
+        answer = theirs(x, torch.tensor([370]), states, added_cond_kwargs=added, return_dict=False)[0]
     elif type(theirs).__name__ == "DiTTransformer2DModel":
         cond, vectors, scalars = {}, {}, {"class": torch.tensor([5])}
         answer = theirs(x, torch.tensor([370]), scalars["class"], return_dict=False)[0]

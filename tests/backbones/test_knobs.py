@@ -12,6 +12,7 @@ from sfumato.backbones import backbones
 from sfumato.backbones.dit import DiTConfig
 from sfumato.backbones.flux import FluxConfig
 from sfumato.backbones.lumina2 import Lumina2Config
+from sfumato.backbones.microdit import MicroDiTConfig
 from sfumato.backbones.mmdit import MMDiTConfig
 from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
@@ -37,7 +38,7 @@ MMDIT: dict[str, Any] = {
 }
 PIXART: dict[str, Any] = {
     "depth": 4, "width": 48, "heads": 4, "channels": 8, "patch": 1, "text_width": 16, "mlp_ratio": 2, "span": 8.0, "sizes": True,
-    "variance": False, "compress": (1,), "ratio": 1,
+    "variance": False, "compress": (1,), "ratio": 1, "attention": "linear",
 }  # fmt: skip
 FLUX: dict[str, Any] = {
     "dual": 1, "single": 2, "width": 32, "heads": 2, "channels": 8, "patch": 1, "axes": (4, 8, 4), "text_width": 16, "pooled_width": 8,
@@ -57,11 +58,15 @@ LUMINA2: dict[str, Any] = {
 }  # fmt: skip
 DIT: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 4, "classes": 9, "channels": 8, "patch": 1, "mlp_ratio": 2, "span": 8.0, "variance": False,
-    "bias": False, "gelu": "none", "eps": 0.1, "affine": True, "closed": True,
+    "bias": False, "gelu": "none", "eps": 0.1, "affine": True, "closed": True, "attention": "linear+v",
 }  # fmt: skip
 SANA: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 4, "cross_heads": 4, "hidden": 16, "channels": 8, "patch": 1, "text_width": 16, "bias": True,
     "qk_norm": True, "affine": True, "eps": 0.1, "span": 4.0, "time_scale": 1.0, "guided": False, "guidance_scale": 1.0,
+}  # fmt: skip
+MICRODIT: dict[str, Any] = {
+    "depth": 3, "width": 32, "head": 8, "channels": 8, "patch": 1, "text_width": 16, "span": 8.0, "attention_ratio": (1.0, 0.5),
+    "mlp_ratio": (2.0, 1.0), "mixer_depth": 0, "mixer_width": 24, "experts": 0, "capacity": 1.0, "multiple": 48,
 }  # fmt: skip
 
 
@@ -74,6 +79,10 @@ SANA: dict[str, Any] = {
         (PixArtConfig(depth=3, width=24, heads=2, channels=4, text_width=12, span=4.0, compress=(0,)), PIXART),
         (DiTConfig(depth=2, width=24, heads=2, classes=5, span=4.0), DIT),
         (SanaConfig(depth=2, width=24, heads=2, cross_heads=2, hidden=32, channels=4, patch=2, text_width=12, guided=True), SANA),
+        (
+            MicroDiTConfig(depth=4, width=24, head=4, text_width=12, span=4.0, mixer_depth=2, mixer_width=16, experts=4, multiple=8),
+            MICRODIT,
+        ),
         (NextDiTConfig(depth=2, width=32, heads=4, kv_heads=2, hidden=48, text_width=12), NEXTDIT),
         (Lumina2Config(depth=2, refiners=1, width=32, heads=4, kv_heads=2, hidden=48, channels=4, text_width=12, axes=(2, 2, 4)), LUMINA2),
     ],
@@ -84,7 +93,8 @@ def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:
         try:
             turned = replace(plain, **{name: value})
         except ConfigError:  # Sizes that belong together are refused one by one.
-            assert (type(plain), name) in {(c, n) for c in (FluxConfig, Lumina2Config) for n in ("width", "heads")}
+            together = {(c, n) for c in (FluxConfig, Lumina2Config) for n in ("width", "heads")} | {(PixArtConfig, "attention")}
+            assert (type(plain), name) in together
             continue
         assert _answer(plain) != _answer(turned), name
 

@@ -54,7 +54,7 @@ def test_a_merge_that_ignores_its_skip_leaves_the_plain_network_and_one_that_sum
     for item in net.blocks:
         if isinstance(item, Merge):
             kept = state.skips[-1]
-            wanted = {n: state[n] + kept[n] for n in kept}
+            wanted = {n: state[n] + kept[n].x for n in kept}
             state = item(state)
             for name, value in wanted.items():
                 torch.testing.assert_close(state[name], value)
@@ -70,7 +70,7 @@ def test_skips_are_last_in_first_out():
     for item in net.blocks[:4]:
         state = item(state)
         outputs.append(state["image"])
-    assert torch.equal(state.skips[-1]["image"], outputs[2]) and torch.equal(state.skips[0]["image"], outputs[0])
+    assert torch.equal(state.skips[-1]["image"].x, outputs[2]) and torch.equal(state.skips[0]["image"].x, outputs[0])
     assert not net.run(state, 4, len(net.blocks)).skips
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tests.backbones.peers import FLUX, PIXART, SD3, asked, ours_of, peer
+from tests.backbones.peers import FLUX, PIXART, SD1, SD3, SDXL, asked, ours_of, peer
 from torch import Tensor, nn
 
 from sfumato.core.call import Call
@@ -24,6 +24,8 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "flux": ("FluxTransformer2DModel", FLUX, (8, 8)),
     "sd3": ("SD3Transformer2DModel", {**SD3, "qk_norm": "rms_norm", "dual_attention_layers": (0, 2)}, (6, 10)),
     "pixart": ("PixArtTransformer2DModel", {**PIXART, "sample_size": 128, "patch_size": 1}, (4, 3)),
+    "sd1": ("UNet2DConditionModel", {**SD1, "layers_per_block": 1}, (5, 4)),
+    "sdxl": ("UNet2DConditionModel", {**SDXL, "layers_per_block": 2}, (4, 6)),
 }
 
 
@@ -92,7 +94,10 @@ def random_loras(shapes: Mapping[str, tuple[int, int]], seed: int = 0) -> dict[s
 
 
 def shapes_of(theirs: nn.Module) -> dict[str, tuple[int, int]]:
-    return {n: tuple(m.weight.shape) for n, m in theirs.named_modules() if isinstance(m, nn.Linear)}
+    """Of the modules that are Linears here, by name: theirs, and a U-Net's 1 x 1 convolutions."""
+    pointwise = ("proj_in", "proj_out", "conv_shortcut")
+    named = {n: m for n, m in theirs.named_modules() if isinstance(m, nn.Linear) or n.endswith(pointwise)}
+    return {n: tuple(m.weight.shape[:2]) for n, m in named.items()}
 
 
 def write(path: Path, loras: Mapping[str, Low], naming: str) -> Path:
@@ -101,9 +106,10 @@ def write(path: Path, loras: Mapping[str, Low], naming: str) -> Path:
     metadata: dict[str, str] = {}
     ranks, alphas = {n: len(x.down) for n, x in loras.items()}, {n: x.alpha for n, x in loras.items()}
     config = {"r": 2, "lora_alpha": 7.0, "rank_pattern": ranks, "alpha_pattern": alphas}
+    component = "unet" if any("down_blocks" in n for n in loras) else "transformer"
     prefix, a, b, alpha_key = {
-        "diffusers": ("transformer.", "lora_A.weight", "lora_B.weight", False),
-        "diffusers, older": ("transformer.", "lora.down.weight", "lora.up.weight", True),
+        "diffusers": (f"{component}.", "lora_A.weight", "lora_B.weight", False),
+        "diffusers, older": (f"{component}.", "lora.down.weight", "lora.up.weight", True),
         "PEFT": ("base_model.model.", "lora_A.weight", "lora_B.weight", False),
         "kohya": ("lora_unet_", "lora_down.weight", "lora_up.weight", True),
         "kohya, diffusers' modules": ("lora_transformer_", "lora_down.weight", "lora_up.weight", True),
@@ -114,7 +120,7 @@ def write(path: Path, loras: Mapping[str, Low], naming: str) -> Path:
         tensors |= {f"{module}.{a}": lora.down, f"{module}.{b}": lora.up}
         tensors |= {f"{module}.alpha": torch.tensor(lora.alpha)} if alpha_key else {}
     if naming == "diffusers":
-        metadata["lora_adapter_metadata"] = json.dumps({f"transformer.{k}": v for k, v in config.items()})
+        metadata["lora_adapter_metadata"] = json.dumps({f"{component}.{k}": v for k, v in config.items()})
     if naming == "PEFT":
         path.mkdir(parents=True)
         (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}))
@@ -129,7 +135,7 @@ def dense(theirs: nn.Module, changes: Mapping[str, Tensor]) -> nn.Module:
     with torch.no_grad():
         for name, change in changes.items():
             weight = changed.get_submodule(name).weight
-            weight.copy_((weight.double() + change.double()).to(weight.dtype))
+            weight.copy_((weight.double() + change.double().view_as(weight)).to(weight.dtype))
     return changed
 
 

@@ -64,7 +64,7 @@ def test_no_match_names_the_likely_family(file: Path, tmp_path: Path) -> None:
         "a Flux": load_file(file),
         "a UViT": load_file(save_lora(alive(tiny("UViT")), tiny("UViT"), tmp_path / "u.safetensors")),
         "a PixArt": pair("lora_unet_blocks_3_cross_attn_q_linear", ends=("lora_down", "lora_up")),
-        "a U-Net": pair("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", ends=("lora_down", "lora_up")),
+        "a UNet": pair("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", ends=("lora_down", "lora_up")),
         "a MMDiT": pair("diffusion_model.joint_blocks.37.x_block.attn.qkv"),
     }
     for likely, tensors in made.items():

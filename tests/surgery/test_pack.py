@@ -15,9 +15,6 @@ from sfumato.surgery import adapters, fresh, is_packed, pack
 from sfumato.surgery.lora import Delta, Lora
 from sfumato.surgery.pack import Packed
 
-# Relative errors. bf16 has 8 bits, and the plain network rounds once more before each activation.
-TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
-
 
 def tiny(family: str, dtype: torch.dtype = torch.float32) -> Network:
     return backbones.get(family).tiny().eval().to(dtype)
@@ -32,19 +29,26 @@ def answer(net: Network, call: Call | None = None) -> dict[str, torch.Tensor]:
     return dict(net(*batch(net), call).pred)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("family", sorted(backbones))
-def test_every_family_draws_the_same(family: str, dtype: torch.dtype) -> None:
-    net = tiny(family, dtype)
+def test_every_family_draws_the_same(family: str) -> None:
+    net = tiny(family)
     plain, parameters = answer(net), sum(p.numel() for p in net.parameters())
     assert pack(net) is net and is_packed(net)
     assert all(isinstance(part, Packed) for part in net.modules() if isinstance(part, Linear))
-    assert all(relative(x, plain[n]) <= TOLERANCE[dtype] for n, x in answer(net).items())
-    assert sum(p.numel() for p in net.parameters()) == parameters and all(
-        p.is_meta for n, p in net.named_parameters() if n.endswith("q.weight")
-    )
+    packed = answer(net)
+    assert all(relative(packed[n], x) <= 1e-6 for n, x in plain.items())
+    assert sum(p.numel() for p in net.parameters()) == parameters
+    assert all(p.is_meta for n, p in net.named_parameters() if n.endswith(".q.weight"))
     once = answer(pack(net))
-    assert all(torch.equal(x, once[n]) for n, x in answer(net).items()), "packing twice is packing once"
+    assert all(torch.equal(packed[n], x) for n, x in once.items()), "packing twice is packing once"
+
+
+@pytest.mark.parametrize("family", sorted(backbones))
+def test_in_bf16_it_is_as_near_the_truth_as_the_plain_network(family: str) -> None:
+    exact, net = answer(tiny(family)), tiny(family, torch.bfloat16)
+    plain, packed = answer(net), answer(pack(net))
+    for n, x in exact.items():
+        assert relative(packed[n], x) <= 1.5 * relative(plain[n], x) <= 0.03
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu tanh", "silu"])

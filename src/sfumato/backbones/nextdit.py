@@ -23,7 +23,7 @@ from ..core.errors import ConfigError
 from ..core.program import Block, Network
 from ..core.state import Pair, State, Stream
 from ..nn.attention import AttentionShape, GatedAttention
-from ..nn.embeddings import TimeEmbedding, pack, token_grid, unpatchify
+from ..nn.embeddings import TimeEmbedding, pack, pooled, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import SwiGLU
 from ..nn.modulation import Modulation
@@ -93,8 +93,8 @@ class NextDiT(Network):
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
         time, text = self.time(self.level(streams), call), cond.tokens["text"]
         # A dropped text has no words: its mean is then zero.
-        mean = text.silenced(torch.float32).sum(1) / text.keep.sum(1, keepdim=True).clamp(min=1)
-        return {"c": time + self.caption(self.caption_norm(mean.to(time.dtype)), call), "time": time}
+        mean = pooled(text.states, text.keep).to(time.dtype)
+        return {"c": time + self.caption(self.caption_norm(mean), call), "time": time}
 
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
         self.refuse_strangers(streams)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -70,6 +70,13 @@ class Conditions:
         return Conditions(
             {n: Tokens(v.states.to(device), v.keep.to(device)) for n, v in self.tokens.items()},
             *({n: v.to(device) for n, v in slot.items()} for slot in (self.vectors, self.scalars, self.spatial, self.images)),
+        )
+
+    def only(self, names: Collection[str]) -> Conditions:
+        """The slots among `names`."""
+        return Conditions(
+            {n: v for n, v in self.tokens.items() if n in names},
+            *({n: v for n, v in slot.items() if n in names} for slot in (self.vectors, self.scalars, self.spatial, self.images)),
         )
 
     def rows(self, index: Tensor | slice) -> Conditions:

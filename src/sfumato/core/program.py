@@ -51,7 +51,7 @@ class SiteInfo:
 
 
 class Branch(nn.Module):
-    """x = close(x + gate(c) * post(core(mod(pre(x), c)))) for one or more streams; any part may be the identity.
+    """x = close(carry(x) + gate(c) * post(core(mod(pre(x), c)))) for one or more streams; any part may be the identity.
 
     A subclass implements `prepare` (norm and modulation, giving the core's inputs and the gates) and `compute` (the core).
     `reads` names an earlier branch of its group whose core inputs and gates `prepare` also finds, as `state.cond["<branch>.<stream>"]` and
@@ -73,6 +73,11 @@ class Branch(nn.Module):
     def aux(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Auxiliary losses (a router's balance, say), added to the State."""
         return {}
+
+    def carry(self, state: State, call: Call | None) -> State:
+        """What the group's deltas are added to: the State as it is, or its own way past the branch (projected to another width, brought to
+        another grid, fetched from a skip)."""
+        return state
 
     def close(self, tokens: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Streams after the residual sum of the branch's group: the norm of a post-norm block. The default leaves all as they are."""
@@ -119,6 +124,7 @@ class Block(nn.Module):
         members = list(self.branches())
         self.lending = frozenset(b.reads for b in members if b.reads)
         self.closing = frozenset(b.name for b in members if type(b).close is not Branch.close)
+        self.carrying = frozenset(b.name for b in members if type(b).carry is not Branch.carry)
 
     def forward(self, state: State, call: Call | None = None) -> State:
         if call is not None:
@@ -129,7 +135,12 @@ class Block(nn.Module):
         return state
 
     def _group(self, state: State, names: tuple[str, ...], call: Call | None) -> State:
-        tokens = {n: s.x for n, s in state.streams.items()}
+        base = state
+        for name in (n for n in names if n in self.carrying):
+            branch = self.get_submodule(name)
+            assert isinstance(branch, Branch)
+            base = branch.carry(base, call)
+        tokens = {n: s.x for n, s in base.streams.items()}
         feats: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         seen = state
@@ -149,7 +160,7 @@ class Block(nn.Module):
                 branch = self.get_submodule(name)
                 assert isinstance(branch, Branch)
                 tokens |= {n: x for n, x in branch.close(tokens).items() if state.streams[n].update}
-        state = state.with_x(tokens)
+        state = base.with_x(tokens)
         return state.note(feats=feats, aux=losses) if feats or losses else state
 
     def branches(self) -> Iterator[Branch]:
@@ -312,7 +323,14 @@ class Network(nn.Module):
         return tuple(found)
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """Compile every program item by itself; items that a policy touches still run eagerly through the same module."""
+        """Compile every program item by itself; items that a policy touches still run eagerly through the same module.
+
+        Raises torch's limit of graphs for one function, of which all blocks are instances: beyond it they would run eagerly without a word,
+        and a U-Net's blocks are of more kinds than the eight it allows.
+        """
+        limits = torch._dynamo.config
+        name = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit"
+        setattr(limits, name, max(getattr(limits, name), 8 * len(self.blocks)))
         for item in self.blocks:
             item.compile(dynamic=False, backend=backend)
 

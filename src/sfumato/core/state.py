@@ -26,6 +26,7 @@ class Stream:
     pos: (B | 1, N, A) coordinates for rotary positions.   grid: token rows and columns of a picture-like stream.
     t: noise level, (B,) or per token (B, N).   keep: (B, N) True = a real token, False = padding.
     known: (B, N) True = given, not to be predicted.   update: False = read by others, never changed.
+    cells: (B, N) which cells of the grid the tokens are, where some were left out; None = all of them, row by row.
     """
 
     x: Tensor
@@ -36,6 +37,12 @@ class Stream:
     keep: Tensor | None = None
     known: Tensor | None = None
     update: bool = True
+    cells: Tensor | None = None
+
+    @property
+    def whole_grid(self) -> tuple[int, ...] | None:
+        """The grid, if every cell of it has its token."""
+        return self.grid if self.cells is None else None
 
     def with_x(self, x: Tensor) -> Stream:
         return replace(self, x=x)
@@ -45,7 +52,7 @@ class Stream:
 class State:
     """All streams at one point of a program.
 
-    streams: by name, in joint-attention order.   skips: a stack of States' token tensors for long skips.
+    streams: by name, in joint-attention order.   skips: a stack of remembered streams, for long skips.
     cond: conditioning by name, each (B, D) or per token (B, N, D); families choose their own names.
     feats: tapped features by site name.   aux: auxiliary losses by name (scalars).
     ready: keys and values computed before the first step, by program item and branch; stored: those of the item that is running.
@@ -53,7 +60,7 @@ class State:
 
     streams: Mapping[str, Stream]
     cond: Mapping[str, Tensor] = field(default_factory=dict)
-    skips: tuple[Mapping[str, Tensor], ...] = ()
+    skips: tuple[Mapping[str, Stream], ...] = ()
     feats: Mapping[str, Tensor] = field(default_factory=dict)
     aux: Mapping[str, Tensor] = field(default_factory=dict)
     ready: Mapping[int, Mapping[str, Pair]] = field(default_factory=dict)
@@ -79,10 +86,10 @@ class State:
         return replace(self, streams={n: s for n, s in self.streams.items() if n != name})
 
     def push(self, *names: str) -> State:
-        """Remember the named streams' tokens for a later `pop`."""
-        return replace(self, skips=(*self.skips, {n: self[n] for n in names}))
+        """Remember the named streams, with their grids, for a later `pop`."""
+        return replace(self, skips=(*self.skips, {n: self.streams[n] for n in names}))
 
-    def pop(self) -> tuple[State, Mapping[str, Tensor]]:
+    def pop(self) -> tuple[State, Mapping[str, Stream]]:
         """The most recent skip, and the State without it."""
         return replace(self, skips=self.skips[:-1]), self.skips[-1]
 

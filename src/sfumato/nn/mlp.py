@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import ChainMap
 from typing import Literal
 
@@ -10,17 +9,19 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ..core.call import Call
-from ..core.errors import ConflictError
 from ..core.program import Units
+from .grids import plane, tokens
 from .linear import Linear
 
 
 class MLP(nn.Module):
     """Linear up, GELU, Linear down; `approximate` "tanh" (DiT, SD3) or "none" (exact; U-ViT)."""
 
-    def __init__(self, width: int, hidden: int, approximate: Literal["tanh", "none"] = "tanh", last_bias: bool = True) -> None:
+    def __init__(
+        self, width: int, hidden: int, approximate: Literal["tanh", "none"] = "tanh", last_bias: bool = True, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.up = Linear(width, hidden, "up")
+        self.up = Linear(width, hidden, "up", bias=bias)
         self.down = Linear(hidden, width, "down", bias=last_bias)
         self.approximate = approximate
 
@@ -31,7 +32,8 @@ class MLP(nn.Module):
 
     def units(self, prefix: str) -> Units:
         """Hidden channels and what they own, under the parameter names that begin with `prefix`."""
-        owned = {f"{prefix}.up.weight": (0, 1), f"{prefix}.up.bias": (0, 1), f"{prefix}.down.weight": (1, 1)}
+        biased = {} if self.up.bias is None else {f"{prefix}.up.bias": (0, 1)}
+        owned = {f"{prefix}.up.weight": (0, 1), f"{prefix}.down.weight": (1, 1)} | biased
         return Units("channels", self.up.out_features, owned)
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
@@ -39,14 +41,15 @@ class MLP(nn.Module):
         return y
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate x) * up x), without biases (Shazeer, arXiv 2002.05202)."""
+class GLU(nn.Module):
+    """down(act(gate x) * up x), act SiLU or exact GELU (Shazeer, arXiv 2002.05202)."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, activation: Literal["silu", "gelu"], bias: bool) -> None:
         super().__init__()
-        self.gate = Linear(width, hidden, "up", bias=False)
-        self.up = Linear(width, hidden, "up", bias=False)
-        self.down = Linear(hidden, width, "down", bias=False)
+        self.activation = activation
+        self.gate = Linear(width, hidden, "up", bias=bias)
+        self.up = Linear(width, hidden, "up", bias=bias)
+        self.down = Linear(hidden, width, "down", bias=bias)
 
     @property
     def cost(self) -> int:
@@ -55,12 +58,26 @@ class SwiGLU(nn.Module):
 
     def units(self, prefix: str) -> Units:
         """Hidden channels and what they own, under the parameter names that begin with `prefix`."""
-        owned = {f"{prefix}.gate.weight": (0, 1), f"{prefix}.up.weight": (0, 1), f"{prefix}.down.weight": (1, 1)}
-        return Units("channels", self.up.out_features, owned)
+        owned = {f"{prefix}.{n}": (0, 1) for n, _ in self.named_parameters() if not n.startswith("down")}
+        return Units("channels", self.up.out_features, owned | {f"{prefix}.down.weight": (1, 1)})
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
-        y: Tensor = self.down(self.gate.activated(x, "silu", call) * self.up(x, call), call)
+        y: Tensor = self.down(self.gate.activated(x, self.activation, call) * self.up(x, call), call)
         return y
+
+
+class SwiGLU(GLU):
+    """With SiLU, without biases."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(width, hidden, "silu", bias=False)
+
+
+class GEGLU(GLU):
+    """With GELU and biases."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(width, hidden, "gelu", bias=True)
 
 
 class MixFFN(nn.Module):
@@ -87,13 +104,9 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, ...], call: Call | None = None) -> Tensor:
         """x (B, rows * columns, width). Raises `ConflictError` on fewer tokens than the grid has: they have no neighbours."""
-        if x.shape[1] != math.prod(grid):
-            raise ConflictError(f"{x.shape[1]} tokens do not fill a grid of {' x '.join(map(str, grid))}", "a mix-FFN needs all of them")
 
         def seen(linear: Linear, conv: nn.Module) -> Tensor:
-            plane = linear.activated(x, "silu", call).transpose(1, 2).unflatten(2, grid)
-            tokens: Tensor = conv(plane).flatten(2).transpose(1, 2)
-            return tokens
+            return tokens(conv(plane(linear.activated(x, "silu", call), grid)))
 
         y: Tensor = self.down(seen(self.up, self.up_conv) * silu(seen(self.gate, self.gate_conv)), call)
         return y

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, rms_norm
+from torch.nn.functional import group_norm, layer_norm, rms_norm
 
 
 class LayerNorm(nn.Module):
@@ -31,3 +31,13 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Over groups of channels and all tokens of a picture (B, N, D) (Wu and He, arXiv 1803.08494), with gain and shift of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            # Four dimensions, so that channels may stay last in memory.
+            plane = x.transpose(1, 2)[..., None]
+            return group_norm(plane, self.num_groups, self.weight.to(x), self.bias.to(x), self.eps)[..., 0].transpose(1, 2)

@@ -1,23 +1,39 @@
-"""Program items between blocks: long skips that remember tokens and bring them back (U-Net; Ronneberger et al., arXiv 1505.04597)."""
+"""Program items between blocks: long skips that remember tokens and bring them back (U-Net; Ronneberger et al., arXiv 1505.04597), a change
+of width, and masking, which leaves tokens out for the rest of the program.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.call import Call, Site
 from ..core.program import Rewire, SiteInfo
-from ..core.state import State
+from ..core.state import State, Stream
 from .linear import Linear
 
 
 class Push(Rewire):
-    """Remember every stream's tokens for the next `Merge` that has none yet: last in, first out."""
+    """Remember the named streams, all without names, for the next item that takes them up: last in, first out."""
+
+    def __init__(self, *streams: str) -> None:
+        super().__init__()
+        self.streams = streams
 
     def forward(self, state: State, call: Call | None = None) -> State:
-        return state.push(*state.streams)
+        return state.push(*(self.streams or state.streams))
+
+
+class Join(Rewire):
+    """x = [x, skip] along channels."""
+
+    def forward(self, state: State, call: Call | None = None) -> State:
+        state, skip = state.pop()
+        return state.with_x({n: torch.cat([state[n], s.x], dim=-1) for n, s in skip.items()})
 
 
 class Merge(Rewire):
@@ -29,7 +45,7 @@ class Merge(Rewire):
 
     def forward(self, state: State, call: Call | None = None) -> State:
         state, skip = state.pop()
-        return state.with_x({n: self.linear(torch.cat([state[n], x], dim=-1), call) for n, x in skip.items()})
+        return state.with_x({n: self.linear(torch.cat([state[n], s.x], dim=-1), call) for n, s in skip.items()})
 
     def describe(self, prefix: str) -> tuple[SiteInfo, ...]:
         width = self.linear.out_features
@@ -47,3 +63,54 @@ def skipped(blocks: list[nn.Module], width: int) -> list[nn.Module]:
     before = [item for block in blocks[:half] for item in (block, Push())]
     after = [item for block in blocks[half + 1 :] for item in (Merge(width), block)]
     return [*before, blocks[half], *after]
+
+
+class Project(Rewire):
+    """`streams` to another width, each through a LayerNorm and a Linear of its own."""
+
+    def __init__(self, streams: tuple[str, ...], width: int, width_out: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleDict({n: nn.LayerNorm(width, eps=1e-6, bias=False) for n in streams})
+        self.linears = nn.ModuleDict({n: Linear(width, width_out, "embed") for n in streams})
+
+    def forward(self, state: State, call: Call | None = None) -> State:
+        return state.with_x({n: linear(self.norms[n](state[n]), call) for n, linear in self.linears.items()})
+
+    def describe(self, prefix: str) -> tuple[SiteInfo, ...]:
+        names = tuple(f"{prefix}.{n}" for n, _ in self.named_parameters())
+
+        def cost(tokens: Mapping[str, int]) -> int:
+            return sum(tokens[n] * linear.weight.numel() for n, linear in self.linears.items() if isinstance(linear, Linear))
+
+        return (SiteInfo(Site(self.index, "linears"), (), names, (), cost),)
+
+
+class Gather(Rewire):
+    """Go on with the picture's tokens `State.cond["keep"]` (B, K) alone, numbers drawn before the forward; without it, with all."""
+
+    def forward(self, state: State, call: Call | None = None) -> State:
+        keep = state.cond.get("keep")
+        return state if keep is None else state.attach("image", gathered(state.streams["image"], keep))
+
+
+def gathered(stream: Stream, cells: Tensor) -> Stream:
+    """The tokens `cells` (B, K) of a stream that is still whole, with everything known of them."""
+
+    def of(value: Tensor | None) -> Tensor | None:
+        if value is None or value.ndim < 2:
+            return value
+        index = cells.reshape(*cells.shape, *(1,) * (value.ndim - 2)).expand(-1, -1, *value.shape[2:])
+        return value.expand(len(cells), *value.shape[1:]).gather(1, index)
+
+    x = of(stream.x)
+    assert x is not None
+    return replace(stream, x=x, cells=cells, pos=of(stream.pos), t=of(stream.t), keep=of(stream.keep), known=of(stream.known))
+
+
+def scattered(tokens: Tensor, stream: Stream) -> Tensor:
+    """(B, N, D) on the whole grid of `stream`, of whose tokens (B, K, D) are an answer: zero where none was asked."""
+    if stream.cells is None:
+        return tokens
+    assert stream.grid is not None
+    whole = tokens.new_zeros(len(tokens), math.prod(stream.grid), tokens.shape[-1])
+    return whole.scatter(1, stream.cells[..., None].expand_as(tokens), tokens)

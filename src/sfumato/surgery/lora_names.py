@@ -1,6 +1,6 @@
 """The names in LoRA files: `prefix` + module + part, in the spellings of diffusers, PEFT, kohya and ai-toolkit, onto our Linears.
 
-    transformer.transformer_blocks.0.attn.to_q.lora_A.weight             diffusers (and ai-toolkit for FLUX.1)
+    transformer.transformer_blocks.0.attn.to_q.lora_A.weight             diffusers (and ai-toolkit for FLUX.1); unet. for a U-Net
     base_model.model.transformer_blocks.0.attn.to_q.lora_A.weight        PEFT
     lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight, .alpha      kohya: underscores for dots, the first release's names
     diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight           ai-toolkit, ComfyUI: the first release's names
@@ -27,15 +27,16 @@ from .lora import linears_of
 # The longest first where one begins another.
 PREFIXES: Mapping[str, str] = {
     "base_model.model.transformer.": "PEFT",
+    "base_model.model.unet.": "PEFT",
     "base_model.model.": "PEFT",
     "model.diffusion_model.": "ai-toolkit",
     "diffusion_model.": "ai-toolkit",
     "lora_transformer_": "kohya",
     "lora_unet_": "kohya",
     "transformer.": "diffusers",
+    "unet.": "diffusers",
 }
 TEXT = re.compile(r"lora_te\d?_|text_encoders?(_\d)?\.|conditioner\.|cond_stage_model\.")
-U_NET = re.compile(r"(^|[._])(down|up|input|output|mid|middle)_blocks?[._]")
 PARTS: Mapping[str, str] = {
     r"lora_A(\.(?!weight$)[^.]+)?\.weight": "down",
     r"lora_B(\.(?!weight$)[^.]+)?\.weight": "up",
@@ -110,6 +111,7 @@ class Names:
         except UnknownNameError:  # a network that is no registered family has its own names only
             self.family = type(net).__name__
         form = format_of(self.family)
+        self.component = "transformer" if form is None else form.component
         own = tuple(Rule(name, (name,)) for name in self.linears)
         config = getattr(net, "config", None)
         self.layouts: dict[str, tuple[Rule, ...]] = {
@@ -157,9 +159,7 @@ def likely_family(modules: Collection[str]) -> str:
         known = {_unnumbered(r.theirs) for rules in names.layouts.values() for r in rules}
         counts[f"a {name}"] = len(asked & known)
     best = max(counts, key=lambda name: counts[name])
-    if not counts[best]:
-        return "a U-Net (Stable Diffusion 1, 2 or XL)" if any(map(U_NET.search, modules)) else ""
-    return best
+    return best if counts[best] else ""
 
 
 def _unnumbered(module: str) -> str:

@@ -80,7 +80,7 @@ def _config(file: Path) -> dict[str, Any]:
     else:
         try:
             header = json.loads(_header(file).get(METADATA, "{}"))
-            config = {key.removeprefix("transformer."): value for key, value in header.items()}
+            config = {key.removeprefix("transformer.").removeprefix("unet."): value for key, value in header.items()}
         except (ValueError, AttributeError) as error:
             raise WeightsError(f"damaged file {file}: its {METADATA} is no JSON object", "fetch it again") from error
     for name, plain, what in (

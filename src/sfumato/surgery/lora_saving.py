@@ -40,14 +40,14 @@ def save_lora(lora: Lora, net: Network, path: str | Path, overwrite: bool = Fals
         like = next(folded[n].up for n in ours if n in folded)
         parts = [folded.get(n) or _nothing(names.linears[n], like) for n in ours]
         down, up = _joined(rule, parts)
-        tensors |= {f"transformer.{weight_of(rule.theirs)}.lora_{part}.weight": x for part, x in (("A", down), ("B", up))}
+        tensors |= {f"{names.component}.{weight_of(rule.theirs)}.lora_{part}.weight": x for part, x in (("A", down), ("B", up))}
     write_tensors(path, tensors)
     return path
 
 
 def _joined(rule: Rule, parts: Sequence[Delta]) -> tuple[Tensor, Tensor]:
-    """(A, B) of their module from our Linears' changes, scales folded in. The inverse of `_split` where all share a matrix; else the
-    ranks add up and each part keeps to columns of its own.
+    """(A, B) of their module from our Linears' changes, scales folded in; for a 1 x 1 convolution, two of them. The inverse of `_split`
+    where all share a matrix; else the ranks add up and each part keeps to columns of its own.
     """
     own, shared = ([getattr(p, side) for p in parts] for side in (("up", "down") if rule.dim == 0 else ("down", "up")))
     if any(x.shape != shared[0].shape or not torch.equal(x, shared[0]) for x in shared):
@@ -57,6 +57,8 @@ def _joined(rule: Rule, parts: Sequence[Delta]) -> tuple[Tensor, Tensor]:
     else:
         common = shared[0]
     joined = rule.join(tuple(own))
+    if rule.pointwise:
+        common = common[..., None, None]
     return (common, joined) if rule.dim == 0 else (joined, common)
 
 

@@ -78,7 +78,7 @@ class Format:
 
     `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   `unread`: names of theirs that their own forward
     never reads, vectors as long as the field of our config that is named; left behind, and written as zeros.   `meaning`: what the
-    published network's numbers are.
+    published network's numbers are.   `component`: what a pipeline's folder and LoRA files call it.
     `originals`: the Linears under the names of the model's first release, which kohya and ai-toolkit keep in their files.
     """
 
@@ -93,6 +93,7 @@ class Format:
     ignored: frozenset[str] = frozenset()
     originals: Callable[[Any], tuple[Rule, ...]] = field(default=lambda config: ())
     unread: Mapping[str, str] = field(default_factory=dict)
+    component: str = "transformer"
     meaning: Meaning = field(kw_only=True)
 
     def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +213,7 @@ formats.lazy("LuminaNextDiT2DModel", "sfumato.backbones.checkpoints.nextdit:FORM
 formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:FORMAT")
 formats.lazy("SanaTransformer2DModel", "sfumato.backbones.checkpoints.sana:FORMAT")
 formats.lazy("SD3Transformer2DModel", "sfumato.backbones.checkpoints.mmdit:FORMAT")
+formats.lazy("UNet2DConditionModel", "sfumato.backbones.checkpoints.unet:FORMAT")
 
 
 def format_of(family: str) -> Format | None:

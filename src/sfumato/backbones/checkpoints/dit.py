@@ -59,6 +59,8 @@ def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(ours: Mapping[str, Any]) -> dict[str, Any]:
+    if ours["attention"] != "softmax":
+        raise ConfigError(f"diffusers' DiT has softmax attention, not {ours['attention']!r}", "save in sfumato's own format")
     if ours["mlp_ratio"] != 4 or not ours["closed"] or ours["span"] != round(ours["span"]):
         raise ConfigError(
             "diffusers' DiT has an mlp_ratio of 4, closed rates of time and a whole span, "

@@ -97,6 +97,8 @@ def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(ours: Mapping[str, Any]) -> dict[str, Any]:
+    if ours["attention"] != "softmax":
+        raise ConfigError(f"diffusers' PixArt has softmax attention, not {ours['attention']!r}", "save in sfumato's own format")
     if ours["compress"]:
         raise ConfigError("diffusers' PixArt has no compressed keys and values", "save in sfumato's own format")
     if ours["mlp_ratio"] != 4:

@@ -1,0 +1,25 @@
+"""Tokens of a picture as a plane and back. They stand row by row, so (B, N, D) on a grid is a plane (B, D, h, w) whose channels come last
+in memory: neither direction moves data.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from ..core.errors import ConflictError
+
+
+def plane(x: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+    """(B, rows * columns, D) to (B, D, rows, columns). Raises `ConflictError` on fewer tokens than the grid: they have no neighbours."""
+    if grid is None or x.shape[1] != math.prod(grid):
+        raise ConflictError(
+            f"{x.shape[1]} tokens do not fill a grid of {' x '.join(map(str, grid or ('?',)))}", "a convolution needs all of them"
+        )
+    return x.transpose(1, 2).unflatten(2, grid)
+
+
+def tokens(x: Tensor) -> Tensor:
+    """(B, D, rows, columns) to (B, rows * columns, D)."""
+    return x.flatten(2).transpose(1, 2)
