@@ -58,8 +58,10 @@ class Identity(Session):
 def batch(net: Network, rows: slice = slice(None)) -> tuple[dict[str, Stream], Conditions]:
     """Four rows of picture and text, with padding, in the slots that the network reads. A family that needs more slots adds them here."""
     streams, cond = image(4), conditions([5, 3, 4, 1])
+    # Two layers of a language model, side by side.
+    tokens = {**cond.tokens, "taps": conditions([2, 4, 1, 3], width=16, seed=1).tokens["text"]}
     scalars = {"class": torch.tensor([2, 0, 3, 5])}
-    cond = Conditions(*({n: v for n, v in slot.items() if n in net.slots} for slot in (cond.tokens, cond.vectors, scalars)))
+    cond = Conditions(*({n: v for n, v in slot.items() if n in net.slots} for slot in (tokens, cond.vectors, scalars)))
     return {n: Stream(s.x[rows], t=s.t[rows]) for n, s in streams.items()}, cond.rows(rows)
 
 
