@@ -145,8 +145,8 @@ def test_sites_own_the_parameters(family: str) -> None:
     names = [str(info.site) for info in net.sites()]
     assert len(set(names)) == len(names) and names == [str(i.site) for i in built(family, None).sites()]
     assert all(net.get_submodule(name) is not None for name in names)
-    tokens = {"image": 16, "text": 5}
     for info in net.sites():
+        tokens = {n: 16 if n == "image" else 5 for n in {"image", "text", *info.streams}}
         assert info.cost(tokens) > 0 and info.cost({n: 2 * c for n, c in tokens.items()}) >= 2 * info.cost(tokens)
         for units in info.units:
             assert units.count > 1 and units.slices.keys() <= set(info.parameters)

@@ -53,7 +53,7 @@ def test_guidance_one_asks_for_the_prompt_alone():
     assert ClassifierFree(1.0).lanes(0.5) == ("cond",)
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "unipc"])
 def test_guidance_acts_inside_its_interval_only(solver: str):
     denoiser = toy(lambda x, t, cond: x)
     draw(ode(denoiser, solver, guidance=3.0, interval=(0.3, 0.8)), DrawRequest(SHAPE, lanes(conditions([2]))), Rows((0,)))
@@ -109,7 +109,7 @@ class Unchanged:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "unipc", "renoise"])
 def test_a_row_is_itself(solver: str, guidance: float):
     """Seed 3 in a batch of four, among longer prompts, equals seed 3 alone."""
     denoiser, cond = Denoiser(mmdit()), conditions([4, 2, 7, 3])
@@ -124,7 +124,7 @@ def test_a_row_is_itself(solver: str, guidance: float):
 
 @pytest.mark.parametrize("path", ["linear", "cosine"])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "unipc"])
 def test_a_network_that_knows_the_picture_draws_it_whatever_it_predicts(solver: str, prediction: Prediction, path: str):
     """From t = 0.9: a prediction of eps at t = 1 says nothing of x_0."""
     clean = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(2))
@@ -164,7 +164,7 @@ def test_starting_from_a_picture_needs_a_picture():
     torch.testing.assert_close(run.walk.y, 0.5 * clean + 0.5 * Rows((0,)).normal(SHAPE, "noise"))
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "unipc"])
 def test_progress_counts_steps_and_previews_x0(solver: str):
     steps: list[Step] = []
     denoiser = toy(lambda x, t, cond: x / rows(t).clamp_min(0.1))

@@ -58,7 +58,7 @@ class Generate(Verb):
     size: Annotated[str | None, unset("what the model was trained at")] = None
     # yes: draw at the nearest size that the model was trained at and resize the picture (PixArt); no: draw at --size itself.
     binned: Annotated[Literal["yes", "no"] | None, unset("as the model was released")] = None
-    # The ODE solver: euler, heun or dpm++2m.
+    # The solver: euler, heun, dpm++2m or unipc; renoise adds new noise in each step, as distilled networks want it.
     solver: Annotated[str | None, unset("the model's own")] = None
     # Above 1: more of the steps near the noise.
     shift: Annotated[float | None, unset("the model's own, scaled to the size")] = None

@@ -29,11 +29,13 @@ class Units:
     """Independent parts of a site (heads, hidden channels) and the parameters they own.
 
     count: how many.   slices: parameter name -> (dimension, entries per unit); unit i owns `[i * n, (i + 1) * n)` of that dimension.
+    whole: of each unit, the names of the parameters that are its alone (experts have some); () = none.
     """
 
     kind: str
     count: int
     slices: Mapping[str, tuple[int, int]]
+    whole: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Branch(nn.Module):
         """The core's output (B, N, D) by stream. Auxiliary losses go through `aux`."""
         raise NotImplementedError
 
-    def aux(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Auxiliary losses (a router's balance, say), added to the State."""
+    def aux(self, inputs: Mapping[str, Tensor], state: State, call: Call | None) -> Mapping[str, Tensor]:
+        """Auxiliary losses (a router's balance, say) of the core's inputs, added to the State."""
         return {}
 
     def carry(self, state: State, call: Call | None) -> State:
@@ -103,7 +105,7 @@ class Branch(nn.Module):
                 compute = partial(_hooked, session, site, state, compute, call)
         out = compute(inputs)
         lent = {**inputs, **{f"{n}.gate": gate for n, gate in gates.items()}}
-        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs), lent
+        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs, state, call), lent
 
 
 # A compiled block that knew its own index would be compiled once per index: nothing but a Call asks for it, and `Network.run` puts it

@@ -18,7 +18,9 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """`role`: what it is for ("q", "k", "v", "out", "up", "down", "modulation", "embed", "head"). `name`: its full name in the network."""
+    """`role`: what it is for ("q", "k", "v", "out", "up", "down", "modulation", "embed", "router", "head"). `name`: its full name in the
+    network.
+    """
 
     def __init__(self, width_in: int, width_out: int, role: str, bias: bool = True) -> None:
         super().__init__(width_in, width_out, bias=bias)

@@ -85,7 +85,8 @@ class Ode:
         seen = self.denoiser.interpret(prediction, y * float(alpha + sigma), times)
         # A prediction of eps says nothing of x_0 where alpha = 0; better told here than as a NaN of the next step.
         require_finite(seen.x0, f"the x_0 that step {run.walk.index + 1} infers from {self.denoiser.meaning.prediction} at t = {t:.3f}")
-        walk = self.solver.advance(run.walk, Seen(seen.x0, seen.eps))
+        fresh = rows.normal(tuple(y.shape[1:]), "renoise", run.walk.index).to(y) if self.solver.draws else None
+        walk = self.solver.advance(run.walk, Seen(seen.x0, seen.eps, fresh))
         if walk.index > run.walk.index:
             for session in reversed(self.sessions):
                 walk = replace(walk, y=session.latents(walk.y, run.walk.index))

@@ -208,6 +208,7 @@ def numbered(rules: tuple[Rule, ...], count: int, mark: str = "{i}") -> tuple[Ru
 formats: Registry[Format] = Registry("diffusers class")
 formats.lazy("DiTTransformer2DModel", "sfumato.backbones.checkpoints.dit:FORMAT")
 formats.lazy("FluxTransformer2DModel", "sfumato.backbones.checkpoints.flux:FORMAT")
+formats.lazy("HiDreamImageTransformer2DModel", "sfumato.backbones.checkpoints.hidream:FORMAT")
 formats.lazy("Lumina2Transformer2DModel", "sfumato.backbones.checkpoints.lumina2:FORMAT")
 formats.lazy("LuminaNextDiT2DModel", "sfumato.backbones.checkpoints.nextdit:FORMAT")
 formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:FORMAT")
