@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tests.backbones.peers import FLUX, PIXART, SD3, asked, ours_of, peer
+from tests.backbones.peers import FLUX, HIDREAM, PIXART, SD3, asked, ours_of, peer
 from torch import Tensor, nn
 
 from sfumato.core.call import Call
@@ -24,6 +24,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "flux": ("FluxTransformer2DModel", FLUX, (8, 8)),
     "sd3": ("SD3Transformer2DModel", {**SD3, "qk_norm": "rms_norm", "dual_attention_layers": (0, 2)}, (6, 10)),
     "pixart": ("PixArtTransformer2DModel", {**PIXART, "sample_size": 128, "patch_size": 1}, (4, 3)),
+    "hidream": ("HiDreamImageTransformer2DModel", HIDREAM, (6, 10)),
 }
 
 
