@@ -85,7 +85,7 @@ def test_units_are_experts_with_all_they_own():
     assert units.whole[2] == tuple(f"core.experts.2.{part}.weight" for part in ("gate", "up", "down"))
 
 
-def test_adapters_act_on_experts_and_a_weight_for_each_row_is_refused_there():
+def test_adapters_act_on_experts_and_each_row_may_have_a_weight_of_its_own():
     mixed, x = mixture(), torch.randn(2, 7, 6)
     name_linears(mixed)
     delta = Delta(torch.randn(2, 6), torch.randn(10, 2), 1.0)
@@ -95,8 +95,10 @@ def test_adapters_act_on_experts_and_a_weight_for_each_row_is_refused_there():
     for expert in changed.experts:
         expert.up.weight.data += 0.5 * delta.up @ delta.down
     torch.testing.assert_close(y, changed(x))
-    with pytest.raises(UsageError, match="2 weights for 1 rows"):
-        mixed(x, Call(adapters=dict.fromkeys(names, LoraAdapter(((delta, torch.tensor([0.5, 1.0])),)))))
+    apart = Call(adapters=dict.fromkeys(names, LoraAdapter(((delta, torch.tensor([0.0, 0.5])),))))
+    torch.testing.assert_close(mixed(x, apart), torch.cat([mixture()(x[:1]), changed(x[1:])]))
+    with pytest.raises(UsageError, match="2 weights for 3 rows"):
+        mixed(torch.randn(3, 7, 6), apart)
 
 
 @pytest.mark.parametrize(("count", "active"), [(4, 5), (4, 0)])

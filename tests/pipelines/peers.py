@@ -9,6 +9,7 @@ import diffusers
 import torch
 import transformers as tf
 from tests.tokenizing import tiny_tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 TOKENS = 24
@@ -103,6 +104,38 @@ def flux(guided: bool = True, **shape: Any) -> Any:
         vae=vae(scaling_factor=0.4, shift_factor=0.1),
         text_encoder=clip(8, None, 3), tokenizer=tokenizer("clip"), text_encoder_2=t5(16), tokenizer_2=tokenizer("t5"),
     )  # fmt: skip
+
+
+def llama(width: int, layers: int) -> tuple[Any, Any]:
+    """A language model and its tokenizer, which begins a text and has no padding of its own."""
+    torch.manual_seed(5)
+    words = tiny_tokenizer("qwen2")
+    words.add_special_tokens(["<|endoftext|>"])
+    words.post_processor = TemplateProcessing("<|startoftext|> $A", special_tokens=[("<|startoftext|>", 0)])
+    size = words.get_vocab_size()
+    shape = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = tf.LlamaConfig(vocab_size=size, bos_token_id=0, eos_token_id=size - 1, **shape)
+    marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    return alive(tf.LlamaForCausalLM(config)), tf.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=TOKENS, **marks)
+
+
+def hidream(scheduler: Any, **shape: Any) -> Any:
+    """Pictures of 16 x 16 pixels or as large an area; the transformer fills them up to 36 tokens."""
+    torch.manual_seed(0)
+    config = {
+        "num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "patch_size": 2,
+        "text_emb_dim": 14, "caption_channels": [16, 8], "axes_dims_rope": (8, 4, 4), "max_resolution": (8, 8), "llama_layers": [0, 1, 1],
+        **shape,
+    }  # fmt: skip
+    model, words = llama(8, 2)
+    pipe = diffusers.HiDreamImagePipeline(
+        transformer=alive(diffusers.HiDreamImageTransformer2DModel(**config)), scheduler=scheduler,
+        vae=vae(scaling_factor=0.4, shift_factor=0.1),
+        text_encoder=clip(8, 6, 3), tokenizer=tokenizer("clip"), text_encoder_2=clip(12, 8, 4), tokenizer_2=tokenizer("clip"),
+        text_encoder_3=t5(16), tokenizer_3=tokenizer("t5"), text_encoder_4=model, tokenizer_4=words,
+    )  # fmt: skip
+    pipe.default_sample_size = 8
+    return pipe
 
 
 def saved(pipe: Any, folder: Path) -> Path:

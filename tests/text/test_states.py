@@ -1,5 +1,7 @@
 """`TextStates` as a container, and the memo of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,6 +40,15 @@ def test_rows_and_concat_are_inverse() -> None:
     assert joined.row(1).tokens.shape == (1, 1, 3) and torch.equal(joined.row(-1).tokens, b.tokens)
     with pytest.raises(IndexError):
         joined.row(3)
+
+
+def test_further_states_go_where_their_prompts_go() -> None:
+    a, b = (replace(made(lengths), more={"taps": made(taps)}) for lengths, taps in (([3, 1], [2, 6]), ([5], [4])))
+    joined = TextStates.concat([a, b]).to(dtype=torch.bfloat16)
+    assert joined.more["taps"].tokens.shape == (3, 6, 3) and joined.more["taps"].tokens.dtype == torch.bfloat16
+    assert torch.equal(joined.row(2).more["taps"].tokens, b.more["taps"].tokens.bfloat16())
+    with pytest.raises(ValueError, match="do not belong together"):
+        replace(made([3, 1]), more={"taps": made([2])})
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -7,6 +7,7 @@ transformer: HiDream-I1, arXiv 2505.22705).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +27,19 @@ class Experts(nn.ModuleList):
         super().__init__(experts)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, x: Tensor, counts: Tensor, call: Call | None = None) -> Tensor:
+    def forward(self, x: Tensor, counts: Tensor, call: Call | None = None, owners: Tensor | None = None, rows: int = 1) -> Tensor:
         """x (A, D): the first counts[0] rows are for expert 0, the next counts[1] for expert 1, and so on; returns their answers (A, D).
 
         An expert without rows runs too: its gradients are then zero rather than missing, which sharded training needs on every rank. An
-        adapter sees (1, rows, D), for the rows are of all pictures. Not compiled: counts are data, and each would be compiled for.
+        adapter sees (1, count, D); `owners` (A,), of `rows` pictures, tell it which picture each is of (`Call.owners`). Not compiled, for
+        counts are data, and each would be compiled for.
         """
-        parts = x[None].split(counts.tolist(), dim=1)
-        return torch.cat([expert(part, call) for expert, part in zip(self, parts, strict=True)], dim=1)[0]
+        sizes = counts.tolist()
+        parts = x[None].split(sizes, dim=1)
+        calls = [call] * len(parts)
+        if call is not None and owners is not None:
+            calls = [replace(call, owners=(part, rows)) for part in owners.split(sizes)]
+        return torch.cat([expert(part, c) for expert, part, c in zip(self, parts, calls, strict=True)], dim=1)[0]
 
     @property
     def cost(self) -> int:
@@ -78,7 +84,8 @@ class MixtureOfExperts(nn.Module):
         _, weights, chosen = self.route(x, call)
         order = chosen.flatten().argsort(stable=True)
         counts = chosen.flatten().bincount(minlength=len(self.experts))
-        answers = self.experts(x.flatten(0, 1)[order // self.active], counts, call)
+        tokens = order // self.active
+        answers = self.experts(x.flatten(0, 1)[tokens], counts, call, tokens // x.shape[1], len(x))
         # Sorted back rather than added up in place: a sum in a fixed order comes out the same in every run on every device.
         answers = answers[order.argsort()].view(*chosen.shape, x.shape[-1])
         y: Tensor = (answers * weights[..., None].to(answers.dtype)).sum(-2) + self.shared(x, call)

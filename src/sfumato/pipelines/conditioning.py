@@ -58,12 +58,12 @@ class Conditioning:
         return {"cond": cond, "uncond": nulled(cond, self.slots, {s.group: everyone for s in self.slots}, empty)}, notes
 
     def _slots(self, states: TextStates, at_least: int) -> Conditions:
-        tokens = Tokens(states.tokens, states.mask).pad_to(at_least)
+        tokens = {name: Tokens(s.tokens, s.mask).pad_to(at_least) for name, s in {"text": states, **states.more}.items()}
         if not any(slot.name == "pooled" for slot in self.slots):
-            return Conditions({"text": tokens})
+            return Conditions(tokens)
         if states.pooled is None:
             raise UsageError("this text encoder gives no pooled vector, which the model's slot 'pooled' needs")
-        return Conditions({"text": tokens}, {"pooled": states.pooled})
+        return Conditions(tokens, {"pooled": states.pooled})
 
     def _states(self, prompts: Sequence[str]) -> TextStates:
         """States of `prompts`, each distinct one encoded alone: in a batch its last bits would depend on its neighbours' lengths."""

@@ -207,7 +207,7 @@ class TextToImage:
             sessions,
             self.device,
             carried,
-            bare=settings.layout.discrete,
+            bare=settings.layout.bare,
         )
 
     def _times(self, settings: Draw) -> Tensor:

@@ -113,10 +113,12 @@ class LoraAdapter:
             change = product(product(x, delta.down.to(x.dtype)), delta.up.to(x.dtype))
             if isinstance(factor, Tensor):
                 # Lanes that run together follow one another, each with all of the rows.
-                lanes = max(1, len(call.together))
-                if lanes * len(factor) != len(x):
-                    raise UsageError(f"a LoRA has {len(factor)} weights for {len(x) // lanes} rows", "one weight, or one for each row")
-                factor = factor.to(change).repeat(lanes).view(-1, *[1] * (change.ndim - 1))
+                lanes, rows = max(1, len(call.together)), len(x) if call.owners is None else call.owners[1]
+                if lanes * len(factor) != rows:
+                    raise UsageError(f"a LoRA has {len(factor)} weights for {rows // lanes} rows", "one weight, or one for each row")
+                factor = factor.to(change).repeat(lanes)
+                own = (-1, *[1] * (change.ndim - 1))
+                factor = factor.view(own) if call.owners is None else factor[call.owners[0]][None, :, None]
             y = y + factor * change
         return y
 

@@ -72,4 +72,5 @@ class Cached:
 def _own(row: TextStates) -> TextStates:
     """The row in storage of its own: a view would keep its whole batch alive."""
     pooled = None if row.pooled is None else row.pooled.clone()
-    return replace(row, tokens=row.tokens.clone(), mask=row.mask.clone(), pooled=pooled)
+    more = {name: _own(states) for name, states in row.more.items()}
+    return replace(row, tokens=row.tokens.clone(), mask=row.mask.clone(), pooled=pooled, more=more)

@@ -3,6 +3,7 @@
 "one"        the only encoder's states                                                                        PixArt
 "stacked"    [CLIP-L | CLIP-G] side by side, widened with zeros, then T5's tokens; pooled: both CLIPs'         SD3 (arXiv 2403.03206)
 "pooled"     T5's tokens; pooled: CLIP's                                                                       FLUX.1
+"tapped"     T5's tokens; a language model's layers as "taps"; pooled: both CLIPs'                             HiDream-I1
 """
 
 from __future__ import annotations
@@ -19,28 +20,29 @@ from sfumato.core.errors import ConfigError
 from .encoded import TextStates
 from .transformers_encoder import TransformersEncoder
 
-How = Literal["one", "stacked", "pooled"]
+How = Literal["one", "stacked", "pooled", "tapped"]
 
 
 class Joined:
     """A `TextEncoder` of the encoders `parts` (by their folders' names, in reading order), joined as `how` says.
 
     `width` of a token.   `silent`: tokens that stand, all zeros and attended to, for the T5 that a "stacked" pipeline was loaded without.
-    A prompt's words and lost words are those of the encoder that reads furthest, the last.
+    A prompt's words and lost words are those of the encoder that reads furthest, the last one whose states are the tokens.
     """
 
     def __init__(self, name: str, parts: Mapping[str, TransformersEncoder], how: How, width: int, silent: int = 0) -> None:
-        needed = {"one": (1,), "stacked": (2, 3), "pooled": (2,)}[how]
+        needed = {"one": (1,), "stacked": (2, 3), "pooled": (2,), "tapped": (4,)}[how]
         if len(parts) not in needed:
             raise ConfigError(f"{len(parts)} encoders joined as {how!r}", f"{' or '.join(map(str, needed))} are needed")
         self.name, self.parts, self.how, self.width, self.silent = name, dict(parts), how, width, silent
         encoders = list(parts.values())
-        tokens = {"one": encoders[0].width, "stacked": sum(e.width for e in encoders[:2]), "pooled": encoders[-1].width}[how]
+        last = encoders[2] if how == "tapped" else encoders[-1]
+        tokens = sum(e.width for e in encoders[:2]) if how == "stacked" else last.width
         if tokens > width or (tokens != width and how != "stacked") or (len(encoders) == 3 and encoders[2].width != width):
             raise ConfigError(f"text states are {tokens} wide, the network reads {width}", "encoders and network come from one place")
         pooled = [e.pooled_width or 0 for e in encoders]
-        self.pooled_width: int | None = {"one": pooled[0], "stacked": sum(pooled[:2]), "pooled": pooled[0]}[how] or None
-        self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else encoders[-1].max_tokens
+        self.pooled_width: int | None = (sum(pooled[:2]) if how in ("stacked", "tapped") else pooled[0]) or None
+        self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else last.max_tokens
 
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""
@@ -50,9 +52,11 @@ class Joined:
         if self.how == "pooled":
             return replace(read[1], pooled=read[0].pooled)
         first, second, *rest = read
-        states = pad(torch.cat([first.tokens, second.tokens], dim=-1), (0, self.width - first.tokens.shape[-1] - second.tokens.shape[-1]))
         assert first.pooled is not None and second.pooled is not None
         pooled = torch.cat([first.pooled, second.pooled], dim=-1)
+        if self.how == "tapped":
+            return replace(rest[0], pooled=pooled, more={"taps": rest[1]})
+        states = pad(torch.cat([first.tokens, second.tokens], dim=-1), (0, self.width - first.tokens.shape[-1] - second.tokens.shape[-1]))
         if not rest:
             tokens = pad(states, (0, 0, 0, self.silent))
             return replace(first, tokens=tokens, mask=pad(first.mask, (0, self.silent), value=True), pooled=pooled)

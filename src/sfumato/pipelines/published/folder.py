@@ -7,6 +7,7 @@ transformer/, vae/, scheduler/, text_encoder*/, tokenizer*/
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ...backbones import backbones
 from ...backbones.checkpoints import formats, of_family
 from ...backbones.checkpoints.folder import load_network, save_network
 from ...codecs.kl import KLCodec
-from ...core.denoiser import Denoiser
+from ...core.denoiser import Denoiser, Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError, UnknownNameError, UsageError, WeightsError
 from ...core.files import write_json
@@ -55,19 +56,27 @@ def load_published(
     for component in ("transformer", "vae"):
         refuse_pickles(folder / component)
     net = load_network(folder / "transformer")
-    meaning = formats.get(made_of.transformer).meaning
-    # A discrete schedule is the scheduler's to say: fine-tuned networks keep their class and predict v, say.
-    if not isinstance(scheduler.meaning.path, Betas) and meaning != scheduler.meaning:
-        raise ConfigError(f"a {made_of.transformer} predicts {meaning}, its scheduler {scheduler.meaning}", "fetch both from one place")
     codec = KLCodec(read_autoencoder(folder / "vae"))
     return TextToImage(
         encoder=_encoder(folder, index, name, made_of, config, text_tokens, clean_captions, device, dtype),
-        denoiser=Denoiser(net, scheduler.meaning),
+        denoiser=Denoiser(net, network_meaning(made_of, scheduler)),
         codec=codec,
         slots=made_of.slots,
         defaults=published_defaults(made_of, config, scheduler, codec.factor),
         identity=Identity(folder.name, {"sha256": _weights(folder / "transformer"), "codec_sha256": _weights(folder / "vae")}),
     )
+
+
+def network_meaning(made_of: Kind, scheduler: Scheduler) -> Meaning:
+    """What the network's numbers are. Of a discrete schedule that is the scheduler's to say: fine-tuned networks keep their class and
+    predict v, say. A flow's network itself says which way it points, the scheduler how finely it is told the time.
+    """
+    own = formats.get(made_of.transformer).meaning
+    if isinstance(own.path, Betas) != isinstance(scheduler.meaning.path, Betas):
+        raise ConfigError(f"a {made_of.transformer} predicts {own}, its scheduler {scheduler.meaning}", "fetch both from one place")
+    if isinstance(own.path, Betas):
+        return scheduler.meaning
+    return replace(own, time_map="whole") if scheduler.meaning.time_map == "whole" else own
 
 
 def read_scheduler(folder: Path, made_of: Kind) -> Scheduler:
@@ -87,6 +96,8 @@ def published_defaults(made_of: Kind, config: Mapping[str, Any], scheduler: Sche
     """How the pipeline was released to be sampled; `config`: the transformer's."""
     side = (made_of.side or int(config.get("sample_size", 128))) * factor
     steps, guidance, _ = made_of.settings(config)
+    if scheduler.solver == "renoise":
+        steps, guidance = made_of.distilled.get(scheduler.shift, (steps, 1.0))
     # The sizes are those of codecs that shrink eightfold, which all released ones do.
     bins = side if made_of.binned and factor == 8 and side in SIDES else 0
     return Defaults((side, side), steps, guidance, scheduler.solver, scheduler.shift, scheduler.layout, bins=bins)
@@ -123,21 +134,24 @@ def _encoder(
 
     def load(text: Text) -> TransformersEncoder:
         longest = (asked or text.tokens) if text.tokens else None
+        layers = range(1, 2 + max(config["llama_layers"])) if text.taps else (text.layer,)
         return load_text_encoder(
             folder,
             text.folder,
             text.tokenizer,
-            (text.layer,),
+            layers,
             longest,
             padding=text.padding,
             prepare=cleaned if clean and text.prepare is lowered else text.prepare,
+            ends=text.taps,
             device=device,
             dtype=dtype,
         )
 
     parts = {text.folder: load(text) for text in made_of.texts if (index.get(text.folder) or [None, None])[1] is not None}
     absent = [text for text in made_of.texts if text.folder not in parts]
-    width = config["caption_channels"] if made_of.joined == "one" else config["joint_attention_dim"]
+    width = config["joint_attention_dim"] if "joint_attention_dim" in config else config["caption_channels"]
+    width = width[0] if made_of.joined == "tapped" else width
     return Joined(name, parts, made_of.joined, int(width), sum(asked or text.tokens for text in absent))
 
 
@@ -152,7 +166,10 @@ def save_published(pipe: TextToImage, folder: Path, dtype: torch.dtype | None = 
         )
     name = pipe.encoder.name
     made_of, defaults, encoder = kind(name), pipe.defaults, pipe.encoder
-    config = write(Scheduler(pipe.denoiser.meaning, defaults.layout, defaults.solver, defaults.shift))
+    meaning = pipe.denoiser.meaning
+    if not isinstance(meaning.path, Betas):
+        meaning = Meaning(time_map="whole" if meaning.time_map == "whole" else "identity")
+    config = write(Scheduler(meaning, defaults.layout, defaults.solver, defaults.shift))
     if (family := of_family(backbones.name_of(type(pipe.denoiser.net))).class_name) != made_of.transformer:
         raise UsageError(f"a {name} with a {family}", f"its transformer is a {made_of.transformer}")
     write_json(folder / "scheduler" / "scheduler_config.json", config)

@@ -9,13 +9,14 @@ Where the original code and diffusers differ, the original's is the default:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 from ...core.conditions import Slot
 from ...core.errors import UnknownNameError
 from ...text.captions import Prepare, as_it_is, lowered
 from ...text.joined import How
+from ...text.transformers_encoder import Padding
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Text:
 
     `tokens`: how many it reads; 0 = what its tokenizer declares.   `prepare`: what is done to a prompt first.
     `optional`: a folder without it still draws.
+    `taps`: all the layers that the transformer's blocks hear are taken, side by side, and the token that ends a text pads it.
     """
 
     folder: str
@@ -31,9 +33,10 @@ class Text:
     classes: tuple[str, ...]
     layer: int = -1
     tokens: int = 0
-    padding: Literal["masked", "attended"] = "masked"
+    padding: Padding = "masked"
     prepare: Prepare = as_it_is
     optional: bool = False
+    taps: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Kind:
     `even`: hands evenly spaced sigmas to its scheduler.   `side`: tokens' rows that it was trained at, where the transformer's config does
     not say (latent cells).   `binned`: drawn at the nearest of the sizes it was trained at.
     `optional`: components that may be null, and have to be: they are of uses that are not drawn here.
+    `distilled`: (steps, guidance) by shift where the scheduler renoises.
     """
 
     transformer: str
@@ -56,6 +60,7 @@ class Kind:
     side: int = 0
     binned: bool = False
     optional: tuple[str, ...] = ()
+    distilled: Mapping[float, tuple[int, float]] = field(default_factory=dict)
 
     def settings(self, transformer: Mapping[str, Any]) -> tuple[int, float, int | None]:
         """Steps, guidance and T5's tokens (None: the table's) for a transformer of this config."""
@@ -71,7 +76,7 @@ _FLOW = ("FlowMatchEulerDiscreteScheduler",)
 _T5 = ("T5EncoderModel",)
 _PROJECTED = ("CLIPTextModelWithProjection",)
 # The uncond lane reads the empty prompt in all of them.
-_TEXT, _POOLED = Slot("text", null="empty"), Slot("pooled", null="empty")
+_TEXT, _POOLED, _TAPS = (Slot(name, null="empty") for name in ("text", "pooled", "taps"))
 
 
 def _pixart(tokens: int) -> Kind:
@@ -110,6 +115,23 @@ KINDS: Mapping[str, Kind] = {
         even=True,
         side=128,
         optional=("image_encoder", "feature_extractor"),
+    ),
+    "HiDreamImagePipeline": Kind(
+        "HiDreamImageTransformer2DModel",
+        (
+            Text("text_encoder", "tokenizer", _PROJECTED, tokens=128, padding="attended"),
+            Text("text_encoder_2", "tokenizer_2", _PROJECTED, tokens=128, padding="attended"),
+            Text("text_encoder_3", "tokenizer_3", _T5, tokens=128, padding="kept"),
+            Text("text_encoder_4", "tokenizer_4", ("LlamaForCausalLM", "LlamaModel"), tokens=128, padding="kept", taps=True),
+        ),
+        "tapped",
+        ("UniPCMultistepScheduler", *_FLOW, "FlowMatchLCMScheduler"),
+        (_TEXT, _TAPS, _POOLED),
+        steps=50,
+        guidance=5.0,
+        side=128,
+        # Dev and Fast.
+        distilled={6.0: (28, 1.0), 3.0: (16, 1.0)},
     ),
 }
 
