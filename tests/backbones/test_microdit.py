@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sfumato.backbones.microdit import MicroDiT, MicroDiTConfig, tiny
 from sfumato.core.call import Call
 from sfumato.core.conditions import Conditions, Slot, Tokens
+from sfumato.core.config import from_dict, to_dict
 from sfumato.core.denoiser import Denoiser, Meaning
 from sfumato.core.errors import ConfigError, UsageError
 from sfumato.core.precondition import Edm
@@ -231,6 +232,10 @@ def test_it_learns_with_half_of_its_patches():
         optimizer.step()
     with torch.no_grad():
         assert sum(float(asked(1000 + i)) for i in range(4)) < 0.8 * before
+
+
+def test_the_precondition_is_saved_with_the_meaning():
+    assert from_dict(Meaning, to_dict(MEANING)) == MEANING and to_dict(MEANING)["precondition"]["sigma_data"] == 0.9
 
 
 def test_what_does_not_fit_is_refused():

@@ -13,7 +13,7 @@ from sfumato.papers import lit, micro_budget
 from sfumato.papers.claims import reproduce
 
 
-@pytest.mark.parametrize(("slug", "count"), [("micro-budget", 18), ("lit", 14)])
+@pytest.mark.parametrize(("slug", "count"), [("micro-budget", 18), ("lit", 14), ("ascan", 14)])
 def test_the_exact_checks_hold(slug: str, count: int, tmp_path: Path) -> None:
     report = reproduce(slug, "smoke", tmp_path)
     assert [f for f in report.findings if f.passed is not True] == []

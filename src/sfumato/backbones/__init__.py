@@ -30,6 +30,7 @@ class Backbones(Registry[Family]):
 
 
 backbones = Backbones("backbone")
+backbones.lazy("AsCAN", "sfumato.backbones.ascan:FAMILY")
 backbones.lazy("MMDiT", "sfumato.backbones.mmdit:FAMILY")
 backbones.lazy("Flux", "sfumato.backbones.flux:FAMILY")
 backbones.lazy("DiT", "sfumato.backbones.dit:FAMILY")

@@ -28,7 +28,7 @@ from ..core.state import State, Stream
 from ..nn.attention import AttentionShape
 from ..nn.conv import Down, Residual, Up
 from ..nn.embeddings import MLPEmbedding, TimeEmbedding, sinusoid
-from ..nn.grids import plane, tokens
+from ..nn.grids import at_level, plane, tokens
 from ..nn.linear import Linear, name_linears
 from ..nn.norms import GroupNorm
 from ..nn.rewires import Join, Push
@@ -240,14 +240,7 @@ class UNet(Network):
 
     def sites(self) -> tuple[SiteInfo, ...]:
         """As every network's; costs are asked with the whole picture's tokens and counted with those of the site's level."""
-        return tuple(_at_level(info, self.parts[info.site.block].level) for info in super().sites())
-
-
-def _at_level(info: SiteInfo, level: int) -> SiteInfo:
-    def cost(tokens: Mapping[str, int]) -> int:
-        return info.cost({**tokens, "image": tokens["image"] // 4**level})
-
-    return replace(info, cost=cost)
+        return tuple(at_level(info, self.parts[info.site.block].level) for info in super().sites())
 
 
 def _item(part: Part, config: UNetConfig) -> nn.Module:

@@ -15,6 +15,7 @@ from ..core.call import Call, Site
 from ..core.program import Rewire, SiteInfo
 from ..core.state import State, Stream
 from .linear import Linear
+from .positions import grid_coordinates
 
 
 class Push(Rewire):
@@ -37,11 +38,14 @@ class Join(Rewire):
 
 
 class Merge(Rewire):
-    """x = W [x, skip] + b, the same W for every token of every stream (U-ViT; Bao et al., arXiv 2209.12152)."""
+    """x = W [x, skip] + b, the same W for every token of every stream (U-ViT; Bao et al., arXiv 2209.12152).
 
-    def __init__(self, width: int) -> None:
+    `streams`: those that were remembered, so that costs are counted; () = all.
+    """
+
+    def __init__(self, width: int, streams: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.linear = Linear(2 * width, width, "skip")
+        self.linear, self.streams = Linear(2 * width, width, "skip"), streams
 
     def forward(self, state: State, call: Call | None = None) -> State:
         state, skip = state.pop()
@@ -51,7 +55,7 @@ class Merge(Rewire):
         width = self.linear.out_features
 
         def cost(tokens: Mapping[str, int]) -> int:
-            return sum(tokens.values()) * 2 * width * width
+            return sum(tokens[n] for n in self.streams or tokens) * 2 * width * width
 
         names = tuple(f"{prefix}.{n}" for n, _ in self.named_parameters())
         return (SiteInfo(Site(self.index, "linear"), (), names, (), cost),)
@@ -63,6 +67,16 @@ def skipped(blocks: list[nn.Module], width: int) -> list[nn.Module]:
     before = [item for block in blocks[:half] for item in (block, Push())]
     after = [item for block in blocks[half + 1 :] for item in (Merge(width), block)]
     return [*before, blocks[half], *after]
+
+
+class Place(Rewire):
+    """The picture's positions are the rows and columns of its grid, which may have changed."""
+
+    def forward(self, state: State, call: Call | None = None) -> State:
+        image = state.streams["image"]
+        assert image.grid is not None
+        rows, columns = image.grid
+        return state.attach("image", replace(image, pos=grid_coordinates(rows, columns)[..., 1:].to(image.x.device)))
 
 
 class Project(Rewire):
