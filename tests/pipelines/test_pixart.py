@@ -1,5 +1,6 @@
 """PixArt-alpha and -Sigma from diffusers folders: the pictures diffusers draws, and back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -56,6 +57,22 @@ def test_the_original_steps_are_a_layout(tmp_path: Path):
     pipe = sfumato.load(saved(pixart("Sigma"), tmp_path / "model"))
     plain, original = (pipe("a fox", size=(8, 8), steps=5, layout=layout).images for layout in (None, Layout("uniform", end="first")))
     assert 1e-4 < relative(original, plain) < 1.0
+
+
+def test_the_stride_of_diffusers_ddim(tmp_path: Path):
+    """7 steps do not divide 1000: with "trailing", diffusers lands elsewhere than the paper, and so does the layout that says so."""
+    theirs = pixart("Sigma", diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing"))
+    pipe = sfumato.load(saved(theirs, tmp_path / "model"))
+    fixed = replace(pipe.defaults.layout, stride="fixed")
+    ours, paper = (pipe("a fox", size=(16, 16), steps=7, layout=layout).images for layout in (fixed, None))
+    reference = drawn(
+        theirs, Rows((0,)).normal((4, 8, 8), "noise"), prompt="a fox", height=16, width=16, num_inference_steps=7, guidance_scale=4.5,
+        use_resolution_binning=False, clean_caption=False,
+    )  # fmt: skip
+    assert relative(ours, reference) <= 1e-4 < relative(paper, reference)
+    pipe.defaults = replace(pipe.defaults, layout=fixed)
+    again = sfumato.load(pipe.save(tmp_path / "again", format="diffusers"))
+    assert again.defaults.layout == replace(fixed, stride="next")
 
 
 @pytest.mark.parametrize("kind", ["Alpha", "Sigma"])

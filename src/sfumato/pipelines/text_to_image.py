@@ -30,7 +30,7 @@ from .bins import fitted
 from .conditioning import Conditioning, Lanes
 from .pictures import Pictures
 from .requests import imitate, rows_of
-from .settings import Defaults, Draw, by, possible_size, settled_cfg, walk_times
+from .settings import Defaults, Draw, by, possible_size, settled_cfg, train_steps, walk_times
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,6 +202,7 @@ class TextToImage:
             self.device,
             carried,
             bare=settings.layout.discrete,
+            landings=settings.layout.landings(settings.steps, train_steps(self.denoiser.meaning.path)),
         )
 
     def _times(self, settings: Draw) -> Tensor:
