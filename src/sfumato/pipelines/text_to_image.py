@@ -76,9 +76,10 @@ class TextToImage:
         return "guidance" in self.denoiser.net.slots
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> TextToImage:
-        """Move the network and the codec; the text encoder stays where it is, in fp32."""
+        """Move the network, the codec and the text encoders; MiniLM, which ships, stays on the CPU in fp32."""
         self.denoiser.net.to(device=device, dtype=dtype)
         self.codec.to(device=device, dtype=dtype)
+        self.encoder.to(device, dtype)
         return self
 
     def __call__(

@@ -42,6 +42,12 @@ class Joined:
         self.pooled_width: int | None = {"one": pooled[0], "stacked": sum(pooled[:2]), "pooled": pooled[0]}[how] or None
         self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else encoders[-1].max_tokens
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Joined:
+        """See `TextEncoder.to`."""
+        for encoder in self.parts.values():
+            encoder.to(device, dtype)
+        return self
+
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""
         read = [encoder.encode(prompts) for encoder in self.parts.values()]

@@ -41,7 +41,7 @@ def load_published(
     text_tokens: int | None = None,
     clean_captions: bool = False,
 ) -> TextToImage:
-    """The pipeline in `folder`, whose model_index.json is `index`; the network and codec stay on the CPU, text encoders go to `device`.
+    """The pipeline in `folder`, whose model_index.json is `index`; the network and codec are on the CPU, text encoders on `device`.
 
     `text_tokens`: how many tokens T5 reads, None = as the original code.   `clean_captions`: see `text/captions.py`.
     Raises `UnknownNameError` for a class that is not supported,
