@@ -18,6 +18,9 @@ class Counting:
         self.name, self.width, self.pooled_width, self.max_tokens = encoder.name, encoder.width, encoder.pooled_width, encoder.max_tokens
         self.encoder, self.asked = encoder, []
 
+    def to(self, *where: object) -> None:
+        self.asked.append(list(where))
+
     def encode(self, prompts: list[str]) -> TextStates:
         self.asked.append(list(prompts))
         return self.encoder.encode(prompts)
@@ -109,3 +112,13 @@ def test_the_memo_refuses_nonsense(minilm: MiniLM) -> None:
         Cached(minilm, size=0)
     with pytest.raises(UsageError):
         Cached(minilm).encode("cat")
+
+
+def test_moving_the_encoder_clears_its_memo_and_minilm_stays(minilm: MiniLM) -> None:
+    counting = Counting(minilm)
+    cached = Cached(counting)
+    cached.encode(["a"])
+    assert cached.to("cpu", torch.bfloat16) is cached
+    cached.encode(["a"])
+    assert counting.asked == [["a"], ["cpu", torch.bfloat16], ["a"]]
+    assert minilm.to("meta", torch.bfloat16).encode(["a"]).tokens.dtype == torch.float32 and minilm.bert.token.weight.device.type == "cpu"

@@ -163,4 +163,4 @@ def _chosen(rows: Tensor, null: Any, filled: Any) -> Any:
         length = max(filled.states.shape[1], null.states.shape[1])
         null, filled = null.pad_to(length), filled.pad_to(length)
         return Tokens(_chosen(rows, null.states, filled.states), _chosen(rows, null.keep, filled.keep))
-    return torch.where(rows.view(-1, *[1] * (filled.ndim - 1)), null, filled)
+    return torch.where(rows.to(filled.device).view(-1, *[1] * (filled.ndim - 1)), null, filled)

@@ -114,7 +114,12 @@ def walk_times(layout: Layout, steps: int, shift: float, path: str | Betas) -> T
         raise UsageError(
             f"the layout {layout.kind!r} on the path {path}", "spacings of steps are for discrete schedules, the others for flows"
         )
-    return layout.times(steps, shift, path.steps if isinstance(path, Betas) else 1000)
+    return layout.times(steps, shift, train_steps(path))
+
+
+def train_steps(path: str | Betas) -> int:
+    """Of a discrete schedule; a flow has none and 1000 stands for them."""
+    return path.steps if isinstance(path, Betas) else 1000
 
 
 def settled_cfg(cfg: float | None, own: float, told: bool, guidance: float, negative: str) -> float | None:

@@ -30,7 +30,7 @@ from .bins import fitted
 from .conditioning import Conditioning, Lanes
 from .pictures import Pictures
 from .requests import imitate, rows_of
-from .settings import Defaults, Draw, by, possible_size, settled_cfg, walk_times
+from .settings import Defaults, Draw, by, possible_size, settled_cfg, train_steps, walk_times
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,10 +76,11 @@ class TextToImage:
         return "guidance" in self.denoiser.net.slots
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> TextToImage:
-        """Move the network and the codec; the text encoder stays where it is, in fp32."""
+        """Move the network, the codec and the text encoders; MiniLM, which ships, stays on the CPU in fp32."""
         refuse_packed(self.denoiser.net, "moved or cast")
         self.denoiser.net.to(device=device, dtype=dtype)
         self.codec.to(device=device, dtype=dtype)
+        self.encoder.to(device, dtype)
         return self
 
     def pack(self) -> TextToImage:
@@ -208,6 +209,7 @@ class TextToImage:
             self.device,
             carried,
             bare=settings.layout.bare,
+            landings=settings.layout.landings(settings.steps, train_steps(self.denoiser.meaning.path)),
         )
 
     def _times(self, settings: Draw) -> Tensor:

@@ -73,6 +73,8 @@ class Layout:
     "trailing" every (N / n)-th down from the last; "uniform": fractional steps, as DPM-Solver's and PixArt's own code has them.
     spare: "linspace" and "leading" lay out n + 1 steps and leave out the least noisy one (DPM-Solver's way; DDIM's is without).
     end: where the last step lands, the "data" or the "first" trained step.
+    stride: how far a step goes: to the "next" one walked, as in DDIM's paper, or a "fixed" N // n down, as in diffusers' DDIM, which then
+    takes the picture for one of the next step all the same. They differ with "linspace", and with "trailing" where n does not divide N.
     scaling: how the shift of a flow follows the size: as sqrt("pixels") (SD3's paper), not at all ("fixed": SD3's code), or by
     `token_shift` through `tokens` (FLUX).
     """
@@ -83,10 +85,15 @@ class Layout:
     offset: int = 0
     spare: bool = False
     end: Literal["data", "first"] = "data"
+    stride: Literal["next", "fixed"] = "next"
 
     def __post_init__(self) -> None:
-        if not self.discrete and (self.offset or self.spare or self.end != "data"):
-            raise ConfigError(f"a {self.kind!r} layout with offset, spare or end", "these belong to discrete schedules")
+        if not self.discrete and (self.offset or self.spare or self.end != "data" or self.stride != "next"):
+            raise ConfigError(f"a {self.kind!r} layout with offset, spare, end or stride", "these belong to discrete schedules")
+        if self.stride == "fixed" and (self.spare or self.kind == "uniform"):
+            raise ConfigError(
+                "a fixed stride over DPM-Solver's steps", "it is DDIM's, with linspace, leading or trailing and no spare step"
+            )
         if self.offset and self.kind != "leading":
             raise ConfigError(f"an offset of {self.offset} steps with {self.kind!r} spacing", "only 'leading' reads it")
 
@@ -113,6 +120,15 @@ class Layout:
                 f"{steps} steps begin at step {round(float(walked[0]) * train_steps) - 1} of {train_steps}", "fewer steps, or no offset"
             )
         return torch.cat([walked, torch.tensor([last], dtype=torch.float64)])
+
+    def landings(self, steps: int, train_steps: int = 1000) -> Tensor | None:
+        """(steps,) fp64 times where the steps of a fixed stride end; None where each ends at the next of `times`."""
+        if self.stride == "next":
+            return None
+        ends = self.times(steps, 1.0, train_steps)
+        stride = (train_steps // steps) / train_steps
+        # What would lie before the first trained step is where a walk ends; half a step keeps the comparison clear of rounding.
+        return torch.where(ends[:-1] - stride > 0.5 / train_steps, ends[:-1] - stride, ends[-1])
 
 
 def spaced(kind: str, n: int, total: int, spare: bool) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
 
+import torch
+
 from sfumato.core.errors import ConfigError
 
 from .encoded import TextEncoder, TextStates
@@ -44,6 +46,13 @@ class Cached:
     @property
     def max_tokens(self) -> int:
         return self.encoder.max_tokens
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Cached:
+        """See `TextEncoder.to`; what was remembered is forgotten."""
+        self.encoder.to(device, dtype)
+        with self._lock:
+            self._rows.clear()
+        return self
 
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """As the encoder's; each prompt not yet known is encoded once, all of them in one batch."""

@@ -130,3 +130,7 @@ class TextEncoder(Protocol):
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """States of `prompts` (B of them), float32, without gradients. `UsageError` for what is not a list of proper strings."""
         ...
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> object:
+        """Move the weights; states stay float32."""
+        ...

@@ -44,6 +44,12 @@ class Joined:
         self.pooled_width: int | None = (sum(pooled[:2]) if how in ("stacked", "tapped") else pooled[0]) or None
         self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else last.max_tokens
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Joined:
+        """See `TextEncoder.to`."""
+        for encoder in self.parts.values():
+            encoder.to(device, dtype)
+        return self
+
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""
         read = [encoder.encode(prompts) for encoder in self.parts.values()]

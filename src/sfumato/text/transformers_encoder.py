@@ -115,6 +115,11 @@ class TransformersEncoder:
         pooled = (out.text_embeds if hasattr(out, "text_embeds") else out.pooler_output) if self.pooled_width else None
         return states(torch.cat([tap.float() for tap in taps], dim=-1), mask, pooled, rows)
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TransformersEncoder:
+        """See `TextEncoder.to`."""
+        self.model.to(device=device, dtype=dtype)
+        return self
+
 
 def load_text_encoder(
     folder: Path | str,

@@ -9,7 +9,7 @@ from ...core.denoiser import Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError
 from ..dit import DiTConfig
-from . import Format, Rule, numbered, rule
+from . import UNUSED, Format, Rule, numbered, rule
 
 _GELU = {"gelu-approximate": "tanh", "gelu": "none"}
 _BLOCK = (
@@ -98,6 +98,11 @@ FORMAT = Format(
     derive=_derive,
     describe=_describe,
     derives=frozenset({"attention_head_dim", "sample_size", "out_channels", "activation_fn"}),
+    former={
+        **UNUSED,
+        **dict.fromkeys(("cross_attention_dim", "caption_channels", "interpolation_scale", "use_additional_conditions"), (None,)),
+        "attention_type": ("default",),
+    },
     ignored=frozenset({"pos_embed.pos_embed"}),
     # As trained; a pipeline's scheduler may say otherwise of a fine-tuned one.
     meaning=Meaning("eps", Betas(), "steps"),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ...backbones import backbones
-from ...backbones.checkpoints import formats, of_family
+from ...backbones.checkpoints import FORMER_CLASS, class_of, formats, of_family
 from ...backbones.checkpoints.folder import load_network, save_network
 from ...codecs.kl import KLCodec
 from ...core.denoiser import Denoiser, Meaning
@@ -42,7 +42,7 @@ def load_published(
     text_tokens: int | None = None,
     clean_captions: bool = False,
 ) -> TextToImage:
-    """The pipeline in `folder`, whose model_index.json is `index`; the network and codec stay on the CPU, text encoders go to `device`.
+    """The pipeline in `folder`, whose model_index.json is `index`; the network and codec are on the CPU, text encoders on `device`.
 
     `text_tokens`: how many tokens T5 reads, None = as the original code.   `clean_captions`: see `text/captions.py`.
     Raises `UnknownNameError` for a class that is not supported,
@@ -55,6 +55,8 @@ def load_published(
     config = read_json(folder / "transformer" / "config.json")
     for component in ("transformer", "vae"):
         refuse_pickles(folder / component)
+    if (found := class_of(config)) != made_of.transformer:
+        raise ConfigError(f"{folder / 'transformer' / 'config.json'} is of a {found}", f"a {name} has a {made_of.transformer}")
     net = load_network(folder / "transformer")
     codec = KLCodec(read_autoencoder(folder / "vae"))
     return TextToImage(
@@ -105,7 +107,11 @@ def published_defaults(made_of: Kind, config: Mapping[str, Any], scheduler: Sche
 
 def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of: Kind) -> None:
     """Refuse a folder without a component that is needed, with one that would be ignored, or of another class than is computed."""
-    needed: dict[str, tuple[str, ...]] = {"transformer": (made_of.transformer,), "vae": ("AutoencoderKL",), "scheduler": made_of.schedulers}
+    needed: dict[str, tuple[str, ...]] = {
+        "transformer": (made_of.transformer, FORMER_CLASS),
+        "vae": ("AutoencoderKL",),
+        "scheduler": made_of.schedulers,
+    }
     needed |= {text.folder: text.classes for text in made_of.texts} | {text.tokenizer: () for text in made_of.texts}
     optional = {part for text in made_of.texts if text.optional for part in (text.folder, text.tokenizer)}
     for part, classes in needed.items():
