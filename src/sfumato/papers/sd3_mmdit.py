@@ -31,7 +31,8 @@ from ..sampling.solvers import Euler
 from ..training.diffusion import TEXT_SLOTS
 from .claims import Budget, Claim, Finding, Outcome, Verdict, exact, shown
 from .study import Results
-from .trial import Trial, compare, open_world
+from .trial import Arm, Trial, compare
+from .world import open_world
 
 CLAIM = Claim(
     slug="sd3-mmdit",
@@ -43,10 +44,8 @@ CLAIM = Claim(
 NEW, OLD = "logit-normal", "uniform"
 RANKED_STEPS = (5, 25, 50)
 # On 2 cores 5 M parameters on 64 tokens, about 50 minutes; on a large GPU the sheet's network and a million pictures an arm.
-TRIALS = {
-    "cpu": Trial(images=44_800, batch=64, shape=MMDiTConfig(depth=4, width=192, heads=3), pictures=320),
-    "gpu": Trial(images=1_000_000, batch=512, shape=MMDiTConfig(depth=6, width=384, heads=6), ema=0.998),
-}
+TRIALS = {"cpu": Trial(images=44_800, batch=64, pictures=320), "gpu": Trial(images=1_000_000, batch=512, ema=0.998)}
+SHAPES = {"cpu": MMDiTConfig(depth=4, width=192, heads=3), "gpu": MMDiTConfig(depth=6, width=384, heads=6)}
 # Depth -> parameters of MM-DiT(depth) with 16 channels, text states of 4096, pooled text of 2048 and QK-norm.
 PARAMETERS = {15: 496_070_464, 18: 856_164_160, 24: 2_028_334_144, 30: 3_962_400_064, 38: 8_056_627_520}
 
@@ -55,8 +54,8 @@ def check(budget: Budget) -> Outcome:
     """Smoke: the exact checks. Otherwise both time laws, trained and drawn with at equal means."""
     if budget.name == "smoke":
         return Outcome((*times(), *network(), *sampling()))
-    trial, arms = TRIALS[budget.name].scaled(budget.scale), {name: Denoising(law(name)) for name in (NEW, OLD)}
-    return compare(CLAIM.slug, arms, trial, open_world(budget), budget, verdict)
+    arms = {name: Arm(SHAPES[budget.name], Denoising(law(name))) for name in (NEW, OLD)}
+    return compare(CLAIM.slug, arms, TRIALS[budget.name].scaled(budget.scale), open_world(budget), budget, verdict)
 
 
 def verdict(results: Results) -> tuple[Verdict, str, tuple[Finding, ...]]:
