@@ -15,6 +15,7 @@ from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
 from sfumato.papers import lumina_next, pixart_sigma, study, uvit_scaling
 from sfumato.papers.claims import reproduce
+from sfumato.papers.compression_study import compressed, speed
 from sfumato.papers.study import Cell, Metric, Results
 from sfumato.papers.trial import Arm, Trial
 from sfumato.papers.tuning import Tuning
@@ -27,9 +28,10 @@ MICRO = Trial(images=8, batch=4, seeds=(0, 1), pictures=4, steps=(2,))
 def small(little_world: World, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Papers at microscopic size."""
     for module in (pixart_sigma, uvit_scaling, lumina_next):
-        monkeypatch.setattr(module, "TRIAL", MICRO)
         monkeypatch.setattr(module, "SIZE", 32)
         monkeypatch.setattr(module, "open_world", lambda budget, size: little_world)
+    for module in (uvit_scaling, lumina_next):
+        monkeypatch.setattr(module, "TRIAL", MICRO)
     return monkeypatch
 
 
@@ -43,9 +45,9 @@ def run(module: ModuleType, folder: Path) -> dict[str, Any]:
 
 
 def test_compression_is_measured_from_one_trained_network_a_seed(small: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    small.setattr(pixart_sigma, "BASE", Arm(PixArtConfig(depth=8, width=16, heads=2, patch=1, variance=False)))
-    small.setattr(pixart_sigma, "TUNING", Tuning(8, marks=(4,), batch=4))
-    small.setattr(pixart_sigma, "speed", lambda: {64: (0.6, (0.5, 0.7))})
+    base = Arm(PixArtConfig(depth=8, width=16, heads=2, patch=1, variance=False))
+    small.setattr(pixart_sigma, "PLAN", replace(pixart_sigma.PLAN, base=base, trial=MICRO, tuning=Tuning(8, marks=(4,), batch=4)))
+    small.setattr(pixart_sigma, "speed", lambda arm, blocks: {64: (0.6, (0.5, 0.7))})
     found = {f["name"]: f for f in run(pixart_sigma, tmp_path)["findings"]}
     assert found["time at 64x64 tokens, half compressed over dense"]["passed"]
     assert found["validation loss after 0 pictures: dense"]["found"] != found["validation loss after 0 pictures: deep"]["found"]
@@ -93,14 +95,14 @@ def test_the_rule_of_compression(quick: float, deep: float, random: float, verdi
         shallow=(1.5, 1.5, 0.5),
         deep_from_random=(random, 1.3, 0.5),
     )
-    assert pixart_sigma.verdict(found, pixart_sigma.TUNING, {64: (quick, (quick, quick))})[0] == verdict
+    assert pixart_sigma.verdict(pixart_sigma.PLAN, found, {64: (quick, (quick, quick))})[0] == verdict
 
 
 @pytest.mark.parametrize(
     ("small_one", "large_one", "verdict"), [(0.9, 0.7, "reproduced"), (1.1, 0.7, "partly"), (0.9, 0.85, "not reproduced")]
 )
 def test_the_rule_of_scaling(small_one: float, large_one: float, verdict: str) -> None:
-    cells = {"PixArt 128": 1.0, "PixArt 192": 0.8, "U-ViT 128": small_one, "U-ViT 192": large_one}
+    cells = {"PixArt 64": 1.0, "PixArt 128": 0.8, "U-ViT 64": small_one, "U-ViT 128": large_one}
     metrics = tuple(Metric(m, m) for m in ("loss", "style@8", "alignment@8"))
     found = Results(metrics, {arm: [Cell({"loss": x, "style@8": 0.5, "alignment@8": 0.5}, 1)] * 3 for arm, x in cells.items()}, {})
     assert uvit_scaling.verdict(found)[0] == verdict
@@ -132,9 +134,15 @@ def test_compression_keeps_every_other_weight() -> None:
 
     dense = tiny(compress=())
     for average in (True, False):
-        half = pixart_sigma.compressed(dense, (1, 2), average)
+        half = compressed(dense, (1, 2), average)
         own = {n for n in half.state_dict() if "reduce" in n}
         assert half.config.compress == (1, 2) and own
         assert all(torch.equal(half.state_dict()[n], t) for n, t in dense.state_dict().items())
         weight = half.blocks[1].attention.core.projections["image"].reduce.conv.weight
         assert bool((weight == 0.25).all()) is average
+
+
+def test_speed_is_a_ratio_with_an_interval() -> None:
+    arm = Arm(PixArtConfig(depth=2, width=16, heads=2, patch=1, variance=False))
+    ((value, (low, high)),) = speed(arm, (1,), (4,), rounds=2).values()
+    assert value > 0 and low <= high

@@ -8,26 +8,21 @@ over the depth and bear a high learning rate; and a network trained on small pic
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..backbones.nextdit import NextDiT, NextDiTConfig, tiny
-from ..core.config import to_dict
-from ..core.errors import NonFiniteError
-from ..core.rng import normal
-from ..core.state import State, Stream
+from ..core.state import State
 from ..nn.rope import RULES, Rule, Stretch, frequency_aware, interpolated, ntk, plain, proportional, time_aware
-from ..sampling.policies.extrapolation import Extrapolation
 from ..sampling.schedules import grid
-from ..training.diffusion import DiffusionTask
 from .claims import Budget, Claim, Finding, Outcome, Verdict, exact
+from .depth_study import draw_larger, learn_depths
 from .inputs import asked, gap, parameters
-from .study import Cell, Metric, Results, Study
-from .trial import LEVELS, Arm, Trial, grids, judged, judgements, losses, trained
-from .world import World, open_world
+from .study import Results
+from .trial import Arm, Trial
+from .trial_measures import grids
+from .world import open_world
 
 CLAIM = Claim(
     slug="lumina-next",
@@ -47,7 +42,7 @@ ARMS = {
     BOUNDED_HIGH: Arm(SHAPE, changes=HIGH),
     OPEN_HIGH: Arm(replace(SHAPE, sandwich=False), changes=HIGH),
 }
-TRIAL = Trial(images=6_400, batch=32, ema=0.98, pictures=264, steps=(8,))
+TRIAL = Trial(images=6_400, batch=32, ema=0.98, pictures=160, steps=(8,))
 LARGER = ("none", "interpolated", "ntk", "time")
 GROWTH = 3.0  # how many times less activations grow for the claim to hold
 
@@ -60,51 +55,12 @@ def check(budget: Budget) -> Outcome:
 def measure(budget: Budget) -> Outcome:
     """Four networks a seed; the first of them then draws larger pictures by each rule."""
     trial, world = TRIAL.scaled(budget.scale), open_world(budget, SIZE)
-    setting = {**to_dict(trial), "world": world.mark, "device": budget.device}
-    looked = (Metric("loss", "validation loss"), Metric("growth", "largest activation, last block over first"))
-    bounded = Study(CLAIM.slug, {n: a.described() for n, a in ARMS.items()}, trial.seeds, "images", looked, setting)
-    norms = bounded.run(partial(norm_cell, trial=trial, world=world, budget=budget), budget.work)
-    rules = Study(f"{CLAIM.slug}-larger", {r: ARMS[USUAL].described() for r in LARGER}, trial.seeds, "images", judgements(trial), setting)
-    larger = rules.run(partial(larger_cell, trial=trial, world=world, budget=budget), budget.work)
+    norms = learn_depths(CLAIM.slug, ARMS, trial, world, budget)
+    larger = draw_larger(f"{CLAIM.slug}-larger", ARMS[USUAL], LARGER, trial, world, budget)
     reached, summary, decisive = verdict(norms, larger, trial.steps[0])
     pictures = grids(larger, f"{trial.steps[0]}-steps", budget)
     known = (f for f in (*norms.findings(), *larger.findings()) if f.found != "not estimable")
     return Outcome((*decisive, *known), reached, summary, trial.seeds, pictures)
-
-
-def norm_cell(arm: str, seed: int, folder: Path, trial: Trial, world: World, budget: Budget) -> Cell:
-    """Loss and growth of activations; None for both where training did not stay finite."""
-    spent = trial.steps_of(ARMS[arm]) * trial.batch
-    try:
-        task = trained(ARMS[arm], trial, world, budget, seed)
-    except NonFiniteError:
-        return Cell({"loss": None, "growth": None}, spent)
-    return Cell({"loss": losses(task, world)["loss"], "growth": growth(task, world)}, spent)
-
-
-def larger_cell(rule: str, seed: int, folder: Path, trial: Trial, world: World, budget: Budget) -> Cell:
-    """What the judge says of pictures of twice the trained side."""
-    task = trained(ARMS[USUAL], trial, world, budget, seed)
-    assert isinstance(task.net, NextDiT)
-    policies = () if rule == "none" else (Extrapolation(task.net.rotary, SIZE // world.pipe.codec.factor, rule),)
-    return Cell(judged(task, trial, world, folder, size=(2 * SIZE, 2 * SIZE), policies=policies), trial.pictures)
-
-
-@torch.no_grad()
-def growth(task: DiffusionTask, world: World, pictures: int = 64) -> float:
-    """The largest activation behind the last block over that behind the first; geometric mean over held-out drawings and noise levels."""
-    net, data = task.net, world.validation
-    x0 = data.latents[:pictures].float()
-    eps = torch.stack([normal(x0.shape[1:], (row, "growth", 0)) for row in range(len(x0))])
-    cond = world.table(data, net).conditions(data.captions[:pictures, 1])
-    logs = []
-    for t in LEVELS:
-        sample = task.objective.at(x0, eps, torch.full((len(x0),), t))
-        state = net.start({"image": Stream(sample.x_t, t=sample.t)}, cond)
-        first = net.run(state, 0, 1)
-        last = net.run(first, 1, len(net.blocks))
-        logs.append((last["image"].abs().amax((1, 2)) / first["image"].abs().amax((1, 2))).log())
-    return float(torch.cat(logs).mean().exp())
 
 
 def verdict(norms: Results, larger: Results, steps: int) -> tuple[Verdict, str, tuple[Finding, ...]]:

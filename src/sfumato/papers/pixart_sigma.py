@@ -7,29 +7,24 @@ then compressed (deep or shallow half; from the average or from random weights) 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, layer_norm
 
-from ..backbones.pixart import PixArt, PixArtConfig, tiny
-from ..core.config import to_dict
-from ..core.denoiser import Denoiser
+from ..backbones.pixart import PixArtConfig, tiny
 from ..core.rng import generator
 from ..core.state import State, Stream
 from ..nn.attention import Projections, Reducer
 from ..nn.positions import corner_coordinates
-from ..training.diffusion import DiffusionTask
 from .claims import Budget, Claim, Finding, Outcome, Verdict, exact, shown
+from .compression_study import Compression, compressed, learn_compressed, speed
 from .inputs import asked, gap, parameters
-from .study import Cell, Interval, Metric, Results, Study
-from .timing import in_turn, ratio
-from .trial import Arm, Trial, grids, judged, judgements, losses, trained
-from .tuning import AsTrained, Lessons, Tuning, tune
-from .world import World, open_world
+from .study import Interval, Results
+from .trial import Arm, Trial
+from .trial_measures import grids
+from .tuning import Tuning
+from .world import open_world
 
 CLAIM = Claim(
     slug="pixart-sigma",
@@ -40,11 +35,14 @@ CLAIM = Claim(
     budgets=("smoke", "cpu"),
 )
 DENSE, DEEP, SHALLOW, RANDOM = "dense", "deep", "shallow", "deep from random"
-HALVES: Mapping[str, tuple[int, ...]] = {DENSE: (), DEEP: (4, 5, 6, 7), SHALLOW: (0, 1, 2, 3), RANDOM: (4, 5, 6, 7)}
 SIZE = 64  # pixels; 8 x 8 tokens, 4 x 4 when compressed
-BASE = Arm(PixArtConfig(depth=8, width=128, heads=4, patch=1, variance=False))
-TRIAL = Trial(images=9_600, batch=32, ema=0.98, pictures=264, steps=(8,))
-TUNING = Tuning(960, marks=(320,))
+PLAN = Compression(
+    base=Arm(PixArtConfig(depth=8, width=128, heads=4, patch=1, variance=False)),
+    trial=Trial(images=9_600, batch=32, ema=0.98, pictures=160, steps=(8,)),
+    tuning=Tuning(960, marks=(320,)),
+    blocks={DENSE: (), DEEP: (4, 5, 6, 7), SHALLOW: (0, 1, 2, 3), RANDOM: (4, 5, 6, 7)},
+    random=(RANDOM,),
+)
 # What counts as a third of the time, as hardly any quality.
 SAVED, CLOSE = 0.75, 0.01
 
@@ -55,72 +53,24 @@ def check(budget: Budget) -> Outcome:
 
 
 def measure(budget: Budget) -> Outcome:
-    """Every arm from the same trained network of a seed; and the speed of both networks, which needs no training."""
-    trial, tuning, world = TRIAL.scaled(budget.scale), TUNING.scaled(budget.scale), open_world(budget, SIZE)
-    setting = {**to_dict(trial), "tuning": to_dict(tuning), "base": BASE.described(), "world": world.mark, "device": budget.device}
-    looks = tuple(Metric(f"loss@{n}", f"validation loss after {n} pictures") for n in (0, *tuning.marks, tuning.images))
-    study = Study(
-        CLAIM.slug, {arm: list(blocks) for arm, blocks in HALVES.items()}, trial.seeds, "images", (*looks, *judgements(trial)), setting
-    )
-    results = study.run(partial(cell, trial=trial, tuning=tuning, world=world, budget=budget), budget.work)
-    reached, summary, decisive = verdict(results, tuning, speed())
-    place = f"after-{tuning.images}/{trial.steps[0]}-steps"
-    return Outcome((*decisive, *results.findings()), reached, summary, trial.seeds, grids(results, place, budget))
+    """What compressed networks learn; and the speed of both, which needs no training."""
+    plan = PLAN.scaled(budget.scale)
+    results = learn_compressed(CLAIM.slug, plan, open_world(budget, SIZE), budget)
+    reached, summary, decisive = verdict(plan, results, speed(plan.base, plan.blocks[DEEP]))
+    place = f"after-{plan.tuning.images}/{plan.trial.steps[0]}-steps"
+    return Outcome((*decisive, *results.findings()), reached, summary, plan.trial.seeds, grids(results, place, budget))
 
 
-def cell(arm: str, seed: int, folder: Path, trial: Trial, tuning: Tuning, world: World, budget: Budget) -> Cell:
-    """Compress the trained network of a seed and teach it on; its loss on the way and what the judge says at the end."""
-    base = trained(BASE, trial, world, budget, seed)
-    torch.manual_seed(seed)
-    task = replace(base, net=compressed(base.net, HALVES[arm], average=arm != RANDOM))
-    data, table = world.train, world.table(world.train, base.net)
-
-    def look(images: int, pipe: AsTrained, place: Path) -> dict[str, float | None]:
-        now: DiffusionTask = replace(base, net=pipe.pipe.denoiser.net)
-        found = judged(now, trial, world, place) if images == tuning.images else {}
-        return {f"loss@{images}": losses(now, world)["loss"], **found}
-
-    before = losses(task, world)["loss"]
-    found = tune(
-        world.around(Denoiser(task.net, task.meaning)), Lessons(data.latents, data.captions[:, 1:2], table), tuning, seed, folder, look
-    )
-    return Cell({"loss@0": before, **found}, spent=tuning.images)
-
-
-def compressed(net: nn.Module, blocks: tuple[int, ...], average: bool = True) -> PixArt:
-    """A copy of a dense PixArt whose `blocks` reduce their keys and values; `average` False: by a convolution of random weights."""
-    assert isinstance(net, PixArt)
-    copy = PixArt(replace(net.config, compress=blocks))
-    copy.load_state_dict(net.state_dict(), strict=False)
-    for module in copy.modules():
-        if isinstance(module, Reducer) and not average:
-            module.conv.reset_parameters()
-    return copy.eval()
-
-
-@torch.no_grad()
-def speed(tokens: tuple[int, ...] = (32, 64), rounds: int = 7) -> dict[int, tuple[float, Interval]]:
-    """By the side in tokens: time of the half-compressed network over that of the dense one, with the interval."""
-    dense = PixArt(replace(BASE.shape, channels=16, text_width=384)).eval()
-    half = compressed(dense, HALVES[DEEP])
-    found = {}
-    for side in tokens:
-        streams, cond = asked(dense, side=side, rows=1)
-        seconds = in_turn({DEEP: partial(half, streams, cond), DENSE: partial(dense, streams, cond)}, rounds)
-        found[side] = ratio(seconds, DEEP, DENSE)
-    return found
-
-
-def verdict(results: Results, tuning: Tuning, times: Mapping[int, tuple[float, Interval]]) -> tuple[Verdict, str, tuple[Finding, ...]]:
+def verdict(plan: Compression, results: Results, times: Mapping[int, tuple[float, Interval]]) -> tuple[Verdict, str, tuple[Finding, ...]]:
     """Reproduced: fast, close to dense, deep better than shallow, average ahead of random at the first mark. Partly: fast and one more."""
-    first, last = (f"loss@{n}" for n in (tuning.marks[0], tuning.images))
+    first, last = (f"loss@{n}" for n in (plan.tuning.marks[0], plan.tuning.images))
     dense, close, halves = results.mean(DENSE, last), results.difference(DEEP, DENSE, last), results.difference(DEEP, SHALLOW, last)
     early, late = results.values(DEEP, first), results.mean(RANDOM, last)
     start = results.difference(DEEP, RANDOM, first)
     assert dense and close and halves and start and early is not None and late
     side = max(times)
     quick, spread = times[side]
-    style = results.difference(DEEP, DENSE, f"style@{TRIAL.steps[0]}")
+    style = results.difference(DEEP, DENSE, f"style@{plan.trial.steps[0]}")
     findings = (
         Finding(
             f"time at {side}x{side} tokens, half compressed over dense",
@@ -140,7 +90,7 @@ def verdict(results: Results, tuning: Tuning, times: Mapping[int, tuple[float, I
         ),
         Finding("loss after tuning, deep minus shallow half", "below 0, interval too", halves[0], halves[1][1] < 0, "", halves[1]),
         Finding(
-            f"loss after {tuning.marks[0]} pictures, average minus random start",
+            f"loss after {plan.tuning.marks[0]} pictures, average minus random start",
             "below 0, interval too",
             start[0],
             start[1][1] < 0,
@@ -148,7 +98,7 @@ def verdict(results: Results, tuning: Tuning, times: Mapping[int, tuple[float, I
             start[1],
         ),
         Finding(
-            f"average start after {tuning.marks[0]} pictures, random after {tuning.images}",
+            f"average start after {plan.tuning.marks[0]} pictures, random after {plan.tuning.images}",
             "the first is lower",
             (float(early.mean()), late[0]),
             None,

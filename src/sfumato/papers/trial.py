@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,8 @@ import torch
 
 from ..backbones import backbones
 from ..core.config import to_dict
-from ..core.denoiser import Denoiser, Meaning
-from ..core.files import read_tensors, write_bytes, write_tensors
-from ..core.program import Network
-from ..core.rng import normal
-from ..evaluate.evaluate import evaluate
+from ..core.denoiser import Meaning
+from ..core.files import read_tensors, write_tensors
 from ..objectives.denoising import Denoising
 from ..pipelines import TextToImage
 from ..training.diffusion import DiffusionTask, LatentStream
@@ -30,13 +27,9 @@ from ..training.loop import TrainConfig, train
 from ..training.optimizers import OptimizerConfig
 from ..training.recipes import ModelRecipe
 from .claims import Budget, Outcome
-from .plots import Line, Panel, chart
-from .study import Cell, Equal, Metric, Results, Rule, Study
-from .tuning import AsTrained
+from .study import Cell, Equal, Results, Rule, Study
+from .trial_measures import draw_results, flops, judged, losses, metrics
 from .world import World
-
-# Even noise levels of the validation loss; t = 1, where the target is all of the data's variance, is left out (arXiv 2403.03206).
-LEVELS = tuple(k / 8 for k in range(1, 8))
 
 
 @dataclass(frozen=True)
@@ -82,22 +75,6 @@ class Trial:
     def steps_of(self, arm: Arm) -> int:
         """Optimiser steps of an arm."""
         return (arm.images or self.images) // self.batch
-
-
-def metrics(trial: Trial) -> tuple[Metric, ...]:
-    """Everything a cell measures."""
-    lost = (Metric(f"loss@{t:g}", f"validation loss at t = {t:g}") for t in LEVELS)
-    return (Metric("loss", "validation loss, mean over t"), *lost, *judgements(trial))
-
-
-def judgements(trial: Trial) -> tuple[Metric, ...]:
-    """What the judge says of pictures drawn at each number of steps."""
-    found = list[Metric]()
-    for n in trial.steps:
-        found += [Metric(f"frechet@{n}", f"Fréchet distance, {n} steps"), Metric(f"kernel@{n}", f"kernel distance, {n} steps")]
-        found += [Metric(f"{kind}@{n}", f"{kind} named right, {n} steps", "higher", "share") for kind in ("concept", "style")]
-        found += [Metric(f"alignment@{n}", f"picture and caption, cosine, {n} steps", "higher")]
-    return tuple(found)
 
 
 def compare(name: str, arms: Mapping[str, Arm], trial: Trial, world: World, budget: Budget, rule: Rule) -> Outcome:
@@ -158,70 +135,3 @@ def fitted(shape: Any, pipe: TextToImage) -> Any:
     }
     sizes |= {"base_grid": side, "grid": side, "span": float(side), "words": pipe.encoder.max_tokens}
     return replace(shape, **{f.name: sizes[f.name] for f in fields(shape) if f.name in sizes})
-
-
-def flops(net: Network, world: World) -> float:
-    """FLOPs of one training picture with a caption of mean length: three forward passes of two for every multiply-add."""
-    words = float(world.train.table.offsets.diff().double().mean())
-    shape: Any = net.config
-    tokens = {"image": (world.pipe.defaults.size[0] // world.pipe.codec.factor // shape.patch) ** 2, "text": round(words), "time": 1}
-    return 6.0 * sum(info.cost(tokens) for info in net.sites())
-
-
-def judged(task: DiffusionTask, trial: Trial, world: World, folder: Path, **drawing: Any) -> dict[str, float | None]:
-    """What the judge says of never-seen pairs, drawn at each number of steps; `drawing`: further options of the pipeline."""
-    drawn = AsTrained(world.around(Denoiser(task.net, task.meaning)), world.judge.config.size, drawing)
-    found: dict[str, float | None] = {}
-    for n in trial.steps:
-        options: dict[str, Any] = {"count": trial.pictures, "steps": n, "guidance": trial.guidance, "batch": 64}
-        report = evaluate(drawn, world.source, world.judge, out=folder / f"{n}-steps", model=folder.name, **options)
-        seen, distance = report.generated, report.distance
-        found |= {f"frechet@{n}": distance.frechet.value, f"kernel@{n}": distance.kernel.value, f"alignment@{n}": seen.alignment.value}
-        found |= {f"concept@{n}": seen.concept_top1.value, f"style@{n}": seen.style.value}
-    return found
-
-
-@torch.no_grad()
-def losses(task: DiffusionTask, world: World) -> dict[str, float]:
-    """Mean loss over held-out drawings under their second caption, with fixed noise, at each of `LEVELS`, and its mean over them."""
-    device, denoiser = next(task.net.parameters()).device, Denoiser(task.net, task.meaning)
-    held_out, table = world.validation, world.table(world.validation, task.net)
-    found: dict[str, float] = {}
-    for t in LEVELS:
-        errors = []
-        for rows in torch.arange(len(held_out.latents)).split(64):
-            x0 = held_out.latents[rows].float().to(device)
-            eps = torch.stack([normal(x0.shape[1:], (int(row), "validation", 0)) for row in rows]).to(device)
-            sample = task.objective.at(x0, eps, torch.full((len(rows),), t, device=device))
-            cond = table.conditions(held_out.captions[rows, 1]).to(device)
-            errors.append(task.objective.loss(denoiser.out(sample.x_t, sample.t, cond).pred["image"], sample))
-        found[f"loss@{t:g}"] = float(torch.cat(errors).mean())
-    return {"loss": sum(found.values()) / len(found), **found}
-
-
-def draw_results(trial: Trial, results: Results, budget: Budget) -> tuple[Path, ...]:
-    """The curves with intervals, and what each arm drew at the fewest steps with the first seed."""
-
-    def lines(keys: Sequence[str]) -> list[Line]:
-        means = {arm: [results.mean(arm, key) for key in keys] for arm in results.cells}
-        return [Line(arm, [m and (m[0], *m[1]) for m in found]) for arm, found in means.items()]
-
-    titles = {
-        "frechet": "Fréchet distance (lower is better)",
-        "concept": "share of concepts named right",
-        "style": "share of styles named right",
-    }
-    steps = [str(n) for n in trial.steps]
-    panels = [Panel(title, steps, "Euler steps", lines([f"{kind}@{n}" for n in steps])) for kind, title in titles.items()]
-    panels.append(Panel("validation loss", [f"{t:g}" for t in LEVELS], "t", lines([f"loss@{t:g}" for t in LEVELS])))
-    curves = chart(panels, budget.pictures / f"{budget.name}-curves.svg")
-    return curves, *grids(results, f"{trial.steps[0]}-steps", budget)
-
-
-def grids(results: Results, place: str, budget: Budget) -> tuple[Path, ...]:
-    """What each arm drew with the first seed, beside the real drawings; `place`: the evaluation's folder in a cell's."""
-    paths = []
-    for arm, folders in results.folders.items():
-        paths.append(budget.pictures / f"{budget.name}-{arm.replace(' ', '-')}-{place.split('/')[-1]}.png")
-        write_bytes(paths[-1], (folders[0] / place / "grid.png").read_bytes())
-    return tuple(paths)

@@ -1,7 +1,7 @@
 """U-ViT scaling (Li et al., arXiv 2412.12391): one sequence with long skips, against a picture that reads its text by cross-attention.
 
 The smoke check holds U-ViT (Bao et al., arXiv 2209.12152) against its sheet. The measured claim: U-ViTs and PixArts of two sizes, trained
-on EmojiWorld with equal FLOPs; the study's sizes begin where these end, a hundred times larger.
+on EmojiWorld with equal FLOPs; the study's sizes begin where these end, a few hundred times larger.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ..sampling.guidance import ClassifierFree
 from .claims import Budget, Claim, Finding, Outcome, Verdict, exact, shown
 from .inputs import asked, gap, parameters
 from .study import Results, joined
-from .trial import Arm, Trial, concluded, fitted, flops, run_study
+from .trial import Arm, Trial, concluded, fitted, run_study
+from .trial_measures import flops
 from .world import World, open_world
 
 CLAIM = Claim(
@@ -35,8 +36,8 @@ CLAIM = Claim(
     budgets=("smoke", "cpu"),
 )
 UVIT, PIXART = "U-ViT", "PixArt"
-WIDTHS, SIZE = (128, 192), 64
-TRIAL = Trial(images=9_600, batch=32, ema=0.98, pictures=264, steps=(8,))
+WIDTHS, SIZE = (64, 128), 64
+TRIAL = Trial(images=9_600, batch=32, ema=0.98, pictures=160, steps=(8,))
 
 
 def check(budget: Budget) -> Outcome:
