@@ -54,7 +54,8 @@ class TextToImage:
 
     @property
     def device(self) -> torch.device:
-        return next(p.device for p in self.denoiser.net.parameters() if not p.is_meta)  # a packed weight is but a shape
+        somewhere = (p.device for p in self.denoiser.net.parameters() if not p.is_meta)  # a packed weight is but a shape
+        return next(somewhere, torch.device("meta"))
 
     @property
     def dtype(self) -> torch.dtype:

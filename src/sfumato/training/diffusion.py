@@ -25,20 +25,22 @@ TEXT_SLOTS = (Slot("text"), Slot("pooled"))
 
 @dataclass(frozen=True)
 class TextTable:
-    """Text states of many captions, without padding: caption i owns rows offsets[i] … offsets[i + 1] of `states` (T, D); pooled (M, P)."""
+    """Text states of many captions, without padding: caption i owns rows offsets[i] … offsets[i + 1] of `states` (T, D); pooled (M, P),
+    None for networks that read words alone.
+    """
 
     states: Tensor
     offsets: Tensor
-    pooled: Tensor
+    pooled: Tensor | None = None
 
     def conditions(self, captions: Tensor) -> Conditions:
-        """Slots "text" and "pooled" of captions (B,), padded to the longest, fp32."""
+        """Slots "text" and, where there is one, "pooled" of captions (B,), padded to the longest, fp32."""
         starts, ends = self.offsets[captions], self.offsets[captions + 1]
         steps = torch.arange(int((ends - starts).max()))
         keep = steps < (ends - starts)[:, None]
         rows = (starts[:, None] + steps).clamp_max(len(self.states) - 1)
         states = self.states[rows].float().masked_fill(~keep[..., None], 0.0)
-        return Conditions({"text": Tokens(states, keep)}, {"pooled": self.pooled[captions].float()})
+        return Conditions({"text": Tokens(states, keep)}, {} if self.pooled is None else {"pooled": self.pooled[captions].float()})
 
 
 class LatentStream:
