@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..codecs.kl import KLCodec
 from ..core.call import Policy
-from ..core.conditions import Conditions, Slot, Tokens, nulled
+from ..core.conditions import Conditions, Slot, Tokens, nulled, picture_sizes
 from ..core.config import to_dict
 from ..core.denoiser import Denoiser
 from ..core.discrete import Betas
@@ -196,11 +196,10 @@ class TextToImage:
         return {lane: self._told(cond, len(prompts), size, guidance) for lane, cond in lanes.items()}, notes
 
     def _told(self, cond: Conditions, rows: int, size: tuple[int, int], guidance: float) -> Conditions:
-        """`cond` with the numbers that the network reads beside the text: the picture's sizes (PixArt-alpha at 1024), a guidance."""
+        """`cond` with the numbers that the network reads beside the text: the picture's sizes, a guidance."""
         slots, vectors, scalars = self.denoiser.net.slots, dict(cond.vectors), dict(cond.scalars)
         if "sizes" in slots:
-            height, width = size
-            vectors["sizes"] = torch.tensor([[height, width, height / width]]).repeat(rows, 1)
+            vectors["sizes"] = picture_sizes(size, rows)
         if "guidance" in slots:
             scalars["guidance"] = torch.full((rows,), guidance)
         return replace(cond, vectors=vectors, scalars=scalars)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core.conditions import Conditions, Slot, Tokens, concatenate, nulled
+from ..core.conditions import Conditions, Slot, Tokens, concatenate, nulled, picture_sizes
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError
 from ..core.paths import path
@@ -24,20 +24,22 @@ TEXT_SLOTS = (Slot("text"), Slot("pooled"))
 
 @dataclass(frozen=True)
 class TextTable:
-    """Text states of many captions, without padding: caption i owns rows offsets[i] … offsets[i + 1] of `states` (T, D); pooled (M, P)."""
+    """Text states of many captions, without padding: caption i owns rows offsets[i] … offsets[i + 1] of `states` (T, D); pooled (M, P),
+    None for networks that read words alone.
+    """
 
     states: Tensor
     offsets: Tensor
-    pooled: Tensor
+    pooled: Tensor | None = None
 
     def conditions(self, captions: Tensor) -> Conditions:
-        """Slots "text" and "pooled" of captions (B,), padded to the longest, fp32."""
+        """Slots "text" and, where there is one, "pooled" of captions (B,), padded to the longest, fp32."""
         starts, ends = self.offsets[captions], self.offsets[captions + 1]
         steps = torch.arange(int((ends - starts).max()))
         keep = steps < (ends - starts)[:, None]
         rows = (starts[:, None] + steps).clamp_max(len(self.states) - 1)
         states = self.states[rows].float().masked_fill(~keep[..., None], 0.0)
-        return Conditions({"text": Tokens(states, keep)}, {"pooled": self.pooled[captions].float()})
+        return Conditions({"text": Tokens(states, keep)}, {} if self.pooled is None else {"pooled": self.pooled[captions].float()})
 
 
 class LatentStream:
@@ -74,6 +76,21 @@ class Mixed:
 
 
 @dataclass(frozen=True)
+class Sized:
+    """The batches of `stream` for a network that is told their pictures' sizes; `factor`: pixels on a side of a latent cell."""
+
+    stream: Stream
+    factor: int
+
+    def batch(self, index: int) -> Mapping[str, Any]:
+        found = self.stream.batch(index)
+        rows, _, height, width = found["latents"].shape
+        sizes = picture_sizes((height * self.factor, width * self.factor), rows)
+        cond = found["cond"]
+        return {**found, "cond": replace(cond, vectors={**cond.vectors, "sizes": sizes})}
+
+
+@dataclass(frozen=True)
 class DiffusionTask:
     """Batches hold `latents` (B, C, h, w) and `cond`, Conditions. Dropped rows see each slot's null form."""
 
@@ -103,13 +120,13 @@ class DiffusionTask:
         latents: Tensor = batch["latents"]
         sample = self.objective.draw(latents, draws)
         cond: Conditions = batch["cond"].to(latents.device)
-        out = Denoiser(self.net, self.meaning).out(sample.x_t, sample.t, self._dropped(cond, len(latents), draws))
+        out = Denoiser(self.net, self.meaning).out(sample.x_t, sample.t, self._dropped(cond, latents, draws))
         error = self.objective.loss(out.pred["image"], sample)
         aux = {name.split(".")[-1]: value for name, value in out.aux.items()}
         total = error.mean() + sum(out.aux.values(), torch.zeros((), device=error.device))
         return Loss(total, {"mse": error.mean(), **aux})
 
-    def _dropped(self, cond: Conditions, rows: int, draws: Draws) -> Conditions:
+    def _dropped(self, cond: Conditions, latents: Tensor, draws: Draws) -> Conditions:
         groups = {slot.group: slot.dropout for slot in self.slots}
-        dropped = {g: (draws.uniform((rows,), f"drop {g}") < p).to(next(iter(cond.vectors.values())).device) for g, p in groups.items()}
+        dropped = {g: (draws.uniform((len(latents),), f"drop {g}") < p).to(latents.device) for g, p in groups.items()}
         return nulled(cond, self.slots, dropped)
