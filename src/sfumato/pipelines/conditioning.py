@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..core.conditions import Conditions, Slot, Tokens, nulled
+from ..core.conditions import Conditions, Slot, Tokens, nulled, picture_sizes
 from ..core.errors import UsageError
 from ..text.encoded import TextEncoder, TextStates
 
@@ -35,8 +35,7 @@ class Conditioning:
         """`cond` with the numbers that the network reads beside the text: the picture's sizes (PixArt-alpha at 1024), a guidance."""
         vectors, scalars = dict(cond.vectors), dict(cond.scalars)
         if "sizes" in self.reads:
-            height, width = size
-            vectors["sizes"] = torch.tensor([[height, width, height / width]]).repeat(rows, 1)
+            vectors["sizes"] = picture_sizes(size, rows)
         if "guidance" in self.reads:
             scalars["guidance"] = torch.full((rows,), guidance)
         return replace(cond, vectors=vectors, scalars=scalars)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.call import Call
-from ..core.conditions import Conditions, Slot, Tokens, concatenate, nulled
+from ..core.conditions import Conditions, Slot, Tokens, concatenate, nulled, picture_sizes
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError
 from ..core.paths import path
@@ -74,6 +74,21 @@ class Mixed:
     def batch(self, index: int) -> Mapping[str, Any]:
         parts = [stream.batch(index) for stream in self.streams]
         return {"latents": torch.cat([part["latents"] for part in parts]), "cond": concatenate([part["cond"] for part in parts])}
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The batches of `stream` for a network that is told their pictures' sizes; `factor`: pixels on a side of a latent cell."""
+
+    stream: Stream
+    factor: int
+
+    def batch(self, index: int) -> Mapping[str, Any]:
+        found = self.stream.batch(index)
+        rows, _, height, width = found["latents"].shape
+        sizes = picture_sizes((height * self.factor, width * self.factor), rows)
+        cond = found["cond"]
+        return {**found, "cond": replace(cond, vectors={**cond.vectors, "sizes": sizes})}
 
 
 @dataclass(frozen=True)
