@@ -165,7 +165,8 @@ ANY = "any"
 class JointAttention(nn.Module):
     """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections, or those of `ANY`.
 
-    `rotate`: the family's rotary embedding of q and k; this evaluation's own rates, where it has any, are `State.cond["rates"]`.
+    `silent`: roles that are read and get no output.   `rotate`: the rotary embedding of q and k; this evaluation's own rates, where
+    it has any, are `State.cond["rates"]`.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class JointAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.projections = nn.ModuleDict({r: Projections(shape, r not in silent, ratio) for r in roles})
-        self.rotate = rotate
+        self.silent, self.rotate = silent, rotate
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
@@ -205,7 +206,8 @@ class JointAttention(nn.Module):
         own, total = self._of(streams[0]), sum(tokens.get(s, 0) for s in streams)
         ratio = 1 if own.reduce is None else own.reduce.ratio
         reducing = 2 * total * own.shape.kv_width if ratio > 1 else 0
-        return total * own.shape.projecting + own.shape.cost(total, total // ratio**2) + reducing
+        unwritten = sum(tokens.get(s, 0) for s in self.silent & set(streams)) * own.shape.width**2
+        return total * own.shape.projecting - unwritten + own.shape.cost(total, total // ratio**2) + reducing
 
     def _of(self, role: str) -> Projections:
         projections = self.projections[role if role in self.projections else ANY]
