@@ -295,8 +295,10 @@ class GatedAttention(nn.Module):
             self.own.shape.split,
         )
         k, v = split(self.k(words, call), self.k_norm, True), split(self.v(words, call), repeat=True)
+        # The gate is in the values, in which attention is linear, and not in the plan: a policy with a plan of its own keeps it.
+        v = v * self.gate.tanh()[:, None, None].to(v.dtype)
         heads = {self.stream: own, self.source: Heads(k[:, :, :0], k, v, state.streams[self.source].keep)}
-        plan = {self.stream: (Group((self.stream,)), Group((self.source,), weight=self.gate.tanh()[:, None, None].to(v.dtype)))}
+        plan = {self.stream: (Group((self.stream,)), Group((self.source,)))}
         mixed = _hooks(partial(_planned, plan, turning(self.rotate, state)), site, call)(heads, None)
         assert self.own.out is not None
         return {self.stream: self.own.out(mixed[self.stream].transpose(1, 2).flatten(2), call)}
