@@ -11,6 +11,8 @@ from torch import nn
 from sfumato.backbones.checkpoints import formats
 from sfumato.backbones.checkpoints.folder import load_denoiser
 from sfumato.backbones.nextdit import NextDiT, NextDiTConfig, tiny
+from sfumato.core.attention import Group
+from sfumato.core.call import Call, Footprint, Session
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.errors import ConfigError, UsageError, WeightsError
 from sfumato.core.state import Stream
@@ -30,6 +32,33 @@ def test_parameter_counts_of_the_sheet():
     # Published as 1,754,898,976: the query and its norm twice, and a vector for padded pictures.
     assert count == 1_754_898_976 - 24 * (2304**2 + 2 * 2304) - 2304
     assert (theirs["multiple_of"], theirs["ffn_dim_multiplier"]) == (256, None)
+
+
+def test_a_policy_with_a_plan_of_its_own_keeps_the_gate():
+    """Read apart or joined into one softmax, the words stand behind their gate: closed, they are not heard."""
+
+    class Own(Session):
+        footprint = Footprint(frozenset({"attention"}))
+
+        def __init__(self, *groups: Group) -> None:
+            self.plan = {"image": groups}
+
+        def attention(self, site, heads, attend, call):
+            return attend(heads, self.plan)
+
+    net, streams, cond = tiny(), image(), words([3, 5])
+    apart, joined = Own(Group(("image",)), Group(("text",))), Own(Group(("image", "text")))
+    assert torch.equal(net(streams, cond, Call((apart,))).pred["image"], net(streams, cond).pred["image"])
+    assert not torch.allclose(net(streams, cond, Call((joined,))).pred["image"], net(streams, cond).pred["image"], atol=1e-4)
+    louder = [net(streams, cond, Call((apart,))).pred["image"]]
+    for block in net.blocks:
+        block.attention.core.gate.data.mul_(3.0)
+    louder.append(net(streams, cond, Call((apart,))).pred["image"])
+    assert not torch.allclose(*louder, atol=1e-4)
+    for block in net.blocks:
+        nn.init.zeros_(block.attention.core.gate)
+    alone = net(streams, cond, Call((Own(Group(("image",))),))).pred["image"]
+    torch.testing.assert_close(net(streams, cond, Call((apart,))).pred["image"], alone)
 
 
 def test_with_closed_gates_only_the_mean_of_the_words_is_heard():

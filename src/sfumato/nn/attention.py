@@ -293,8 +293,8 @@ class PrefixAttention(nn.Module):
         self.v = Linear(source_width, shape.kv_width, "v", bias=shape.bias)
         self.k_norm = shape.normed(shape.kv_width)
 
-    def plan(self, like: Tensor) -> Plan:
-        """What is read, for values like these."""
+    def plan(self) -> Plan:
+        """What is read."""
         return {self.stream: (Group((self.source, self.stream)),)}
 
     def units(self, prefix: str) -> Units:
@@ -319,7 +319,7 @@ class PrefixAttention(nn.Module):
         own = self.own.project(inputs[self.stream], state.streams[self.stream], call)
         k, v = state.stored.get(site.branch) or self.heard(inputs[self.source], call)
         heads = {self.stream: own, self.source: Heads(k[:, :, :0], k, v, state.streams[self.source].keep)}
-        mixed = _hooks(partial(_planned, self.plan(v), turning(self.rotate, state)), site, call)(heads, None)
+        mixed = _hooks(partial(_planned, self.plan(), turning(self.rotate, state)), site, call)(heads, None)
         assert self.own.out is not None
         return {self.stream: self.own.out(mixed[self.stream].transpose(1, 2).flatten(2), call)}
 
@@ -334,8 +334,13 @@ class GatedAttention(PrefixAttention):
         super().__init__(shape, stream, source, source_width, rotate)
         self.gate = nn.Parameter(torch.zeros(shape.heads))
 
-    def plan(self, like: Tensor) -> Plan:
-        return {self.stream: (Group((self.stream,)), Group((self.source,), weight=self.gate.tanh()[:, None, None].to(like.dtype)))}
+    def heard(self, source: Tensor, call: Call | None = None) -> Pair:
+        # The gate is in the values, in which attention is linear, and not in the plan: a policy with a plan of its own keeps it.
+        k, v = super().heard(source, call)
+        return k, v * self.gate.tanh()[:, None, None].to(v.dtype)
+
+    def plan(self) -> Plan:
+        return {self.stream: (Group((self.stream,)), Group((self.source,)))}
 
 
 def turning(rotate: Rotate | None, state: State) -> Rotate | None:

@@ -6,12 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from ..core.conditions import Conditions, Slot, Tokens, nulled, picture_sizes
-from ..core.errors import UsageError
+from ..core.errors import UsageError, WeightsError
+from ..surgery import Lora, text_changes
 from ..text.encoded import TextEncoder, TextStates
+from ..text.joined import Joined
 
 Lanes = Mapping[str, Conditions]
+
+
+def text_models(encoder: TextEncoder) -> dict[str, nn.Module]:
+    """The models of a published pipeline's text encoders, by folder; none of one that ships."""
+    return {name: part.model for name, part in encoder.parts.items()} if isinstance(encoder, Joined) else {}
+
+
+def with_loras(encoder: TextEncoder, loras: Sequence[Lora]) -> TextEncoder:
+    """`encoder` with what `loras` change in it. Raises `WeightsError` for one that was loaded for another pipeline."""
+    changes = text_changes(loras)
+    if changes and not isinstance(encoder, Joined):
+        raise WeightsError(f"a LoRA changes {', '.join(changes)}, which this pipeline lacks", "load it for this pipeline")
+    return encoder.adapted(changes) if changes and isinstance(encoder, Joined) else encoder
 
 
 @dataclass(frozen=True)

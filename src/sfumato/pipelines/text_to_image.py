@@ -27,7 +27,7 @@ from ..surgery import Lora, adapters, is_packed, load_lora, merge, pack, refuse_
 from ..surgery.lora import Weight
 from ..text.encoded import TextEncoder
 from .bins import fitted
-from .conditioning import Conditioning, Lanes
+from .conditioning import Conditioning, Lanes, text_models, with_loras
 from .pictures import Pictures
 from .requests import imitate, rows_of
 from .settings import Defaults, Draw, by, possible_size, settled_cfg, train_steps, walk_times
@@ -180,7 +180,7 @@ class TextToImage:
         frame = settings.frame
         if frame is not None:
             prompts, rows = imitate(prompts, rows, frame)
-        conds, notes = self._conditioning().lanes(
+        conds, notes = self._conditioning(settings.loras).lanes(
             prompts, settings.negative, settings.weight, settings.drawn, settings.guidance, frame[2] if frame else 0
         )
         process = self._process(settings)
@@ -221,8 +221,8 @@ class TextToImage:
         made_by = {"packed": packed, "dtype": str(self.dtype).removeprefix("torch."), "device": self.device.type}
         return {"model": dict(self.identity), **settings.record(), **made_by}
 
-    def _conditioning(self) -> Conditioning:
-        return Conditioning(self.encoder, self.slots, self.denoiser.net.slots)
+    def _conditioning(self, loras: Sequence[Lora] = ()) -> Conditioning:
+        return Conditioning(with_loras(self.encoder, loras), self.slots, self.denoiser.net.slots)
 
     def conditions(
         self, prompts: Sequence[str], negative: str = "", weight: float = 1.0, at_least: int = 0
@@ -245,8 +245,10 @@ class TextToImage:
         return save(self, folder, overwrite, format=format)
 
     def lora(self, path: str | Path, weight: Weight = 1.0, partial: bool = False) -> Lora:
-        """The LoRA in a file or folder, for this network and where it is; hand it to a call as `loras=[...]`. See `load_lora`."""
-        return load_lora(path, self.denoiser.net, weight, partial).to(self.device)
+        """The LoRA in a file or folder, for this network and published text encoders, where they are; hand it to a call as `loras=[...]`.
+        See `load_lora`.
+        """
+        return load_lora(path, self.denoiser.net, weight, partial, text_models(self.encoder)).to(self.device)
 
     def save_lora(self, lora: Lora, path: str | Path, overwrite: bool = False) -> Path:
         """Write `lora` as a safetensors file that diffusers reads. See `surgery.save_lora`."""
