@@ -42,7 +42,7 @@ ARMS = {
     BOUNDED_HIGH: Arm(SHAPE, changes=HIGH),
     OPEN_HIGH: Arm(replace(SHAPE, sandwich=False), changes=HIGH),
 }
-TRIAL = Trial(images=6_400, batch=32, ema=0.98, pictures=160, steps=(8,))
+TRIAL = Trial(images=16_000, batch=32, ema=0.98, pictures=160, steps=(8,))
 LARGER = ("none", "interpolated", "ntk", "time")
 GROWTH = 3.0  # how many times less activations grow for the claim to hold
 

@@ -37,7 +37,7 @@ CLAIM = Claim(
 )
 UVIT, PIXART = "U-ViT", "PixArt"
 WIDTHS, SIZE = (64, 128), 64
-TRIAL = Trial(images=9_600, batch=32, ema=0.98, pictures=160, steps=(8,))
+TRIAL = Trial(images=16_000, batch=32, ema=0.98, pictures=160, steps=(8,))
 
 
 def check(budget: Budget) -> Outcome:
