@@ -72,7 +72,7 @@ def load_lora(
     matched: list[Match] = []
     _refuse_foreign(raw, names.family, len(found) + len(read), refused)
     for place in found:
-        whole = _delta(place.module, raw)
+        whole = _delta(place.module, raw, names.component)
         _check_shape(place.module.name, whole, _wanted(place, names), names.family, raw.path)
         if twice := [n for n in place.ours if n in deltas]:
             raise WeightsError(f"{raw.path} changes {twice[0]} twice, the second time as {place.module.name}", "once is what a file may")
@@ -167,7 +167,7 @@ def _modules(raw: Raw) -> Collection[Module]:
     return found.values()
 
 
-def _delta(module: Module, raw: Raw, component: str = "transformer") -> Delta:
+def _delta(module: Module, raw: Raw, component: str) -> Delta:
     """The whole module's change. Raises `WeightsError` naming what is missing, misshapen or not finite."""
     name = module.name
     if absent := [part for part in ("down", "up") if part not in module.parts]:
