@@ -44,9 +44,15 @@ def check(budget: Budget) -> Outcome:
     """Smoke: the exact checks. Otherwise both families at two sizes."""
     if budget.name == "smoke":
         return Outcome((*sizes(), *skips(), *sequence()))
-    trial, world = TRIAL.scaled(budget.scale), open_world(budget, SIZE)
+    trial, world = divisible(TRIAL.scaled(budget.scale)), open_world(budget, SIZE)
     results = [run_study(f"{CLAIM.slug}-{width}", arms(width, trial, world), trial, world, budget, "flops") for width in WIDTHS]
     return concluded(joined(results), trial, budget, verdict)
+
+
+def divisible(trial: Trial) -> Trial:
+    """With steps enough, of smaller batches in a dry run, for FLOPs to be equal to a percent."""
+    images = max(trial.images, 128)
+    return replace(trial, images=images, batch=min(trial.batch, images // 128))
 
 
 def arms(width: int, trial: Trial, world: World) -> dict[str, Arm]:
