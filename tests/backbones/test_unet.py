@@ -269,7 +269,7 @@ def test_what_is_not_understood_is_named():
             form.config({"in_channels": 4, "out_channels": 4, "norm_eps": 1e-5, **base, **wrong})
     for shape, told in (
         ({"image_width": 6, "image_tokens": 4, "pooled_width": 0, "sizes": ()}, "image_tokens = 4"),
-        ({"sizes": ()}, r"sizes = \(\)"),
+        ({"sizes": ()}, "pooled_width = 6"),
         ({"resample": "residual"}, "resample = 'residual'"),
         ({"middle": 2}, "middle = 2"),
     ):

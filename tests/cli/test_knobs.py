@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from sfumato.backbones import backbones
+from sfumato.backbones.checkpoints import of_family
 from sfumato.backbones.dit import DiTConfig
 from sfumato.backbones.flux import FluxConfig
 from sfumato.backbones.lumina2 import Lumina2Config
@@ -20,6 +21,7 @@ from sfumato.backbones.mmdit import MMDiTConfig
 from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
 from sfumato.backbones.sana import SanaConfig
+from sfumato.backbones.unet import SIZES, UNetConfig
 from sfumato.backbones.uvit import UViTConfig
 from sfumato.cli.data import Emoji
 from sfumato.cli.evaluate import Evaluate
@@ -177,6 +179,11 @@ SANA: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 4, "cross_heads": 4, "hidden": 16, "channels": 8, "patch": 1, "text_width": 16, "bias": True,
     "qk_norm": True, "affine": True, "eps": 0.1, "span": 4.0, "time_scale": 1.0, "guided": False, "guidance_scale": 1.0,
 }  # fmt: skip
+UNET: dict[str, Any] = {
+    "channels": 8, "widths": (16, 16), "down": ((0,), (2,)), "middle": 0, "up": ((1, 2), (0, 0)), "heads": (2, 2), "attention": "prefix",
+    "resample": "residual", "scale_shift": True, "text_width": 16, "pooled_width": 7, "sizes": ("aesthetic",), "sizes_width": 4,
+    "image_width": 0, "image_tokens": 3, "variance": True, "groups": 8, "eps": 0.1, "pointwise": True,
+}  # fmt: skip
 DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0, "layout": Layout("released")}
 
 
@@ -190,6 +197,22 @@ DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solv
         (DiTConfig(depth=2, width=24, heads=2, classes=5, span=4.0), DIT),
         (SanaConfig(depth=2, width=24, heads=2, cross_heads=2, hidden=32, channels=4, patch=2, text_width=12, guided=True), SANA),
         (NextDiTConfig(depth=2, width=32, heads=4, kv_heads=2, hidden=48, text_width=12), NEXTDIT),
+        (
+            UNetConfig(
+                widths=(8, 16),
+                down=((0,), (1,)),
+                middle=1,
+                up=((1, 1), (0, 0)),
+                heads=(2, 4),
+                groups=4,
+                text_width=12,
+                pooled_width=6,
+                sizes_width=8,
+                image_width=5,
+                image_tokens=2,
+            ),
+            UNET,
+        ),
         (Lumina2Config(depth=2, refiners=1, width=32, heads=4, kv_heads=2, hidden=48, channels=4, text_width=12, axes=(2, 2, 4)), LUMINA2),
     ],
 )
@@ -200,6 +223,9 @@ def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:
             turned = replace(plain, **{name: value})
         except ConfigError:  # Sizes that belong together are refused one by one.
             assert (type(plain), name) in {(c, n) for c in (FluxConfig, Lumina2Config) for n in ("width", "heads")}
+            continue
+        if name == "pointwise":  # how it is published, not what it computes
+            assert _answer(plain) == _answer(turned) and of_family("UNet").rules(plain) != of_family("UNet").rules(turned)
             continue
         assert _answer(plain) != _answer(turned), name
 
@@ -214,7 +240,7 @@ def _answer(config: Any) -> tuple[Any, ...]:
         for index, parameter in enumerate(net.parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)) * 0.2)
         tokens = Tokens(torch.ones(1, 3, getattr(config, "text_width", 1)), torch.ones(1, 3, dtype=torch.bool))
-        widths = {"pooled": getattr(config, "pooled_width", 0), "sizes": 3}
+        widths = {"pooled": getattr(config, "pooled_width", 0), "sizes": 3, "image_embedding": getattr(config, "image_width", 0), **SIZES}
         cond = Conditions(
             {"text": tokens} if "text" in net.slots else {}, {n: torch.ones(1, w) for n, w in widths.items() if n in net.slots}
         )
@@ -235,6 +261,7 @@ OTHER_TESTS: dict[str, dict[str, str]] = {
         "weight": "tests/pipelines/test_flux.py",
         "policies": "tests/contract",
         "loras": "tests/pipelines/test_lora.py",
+        "part": "tests/pipelines/test_going_on.py",
         "frame": "test_generate.py::test_again_is_bit_for_bit_even_out_of_a_batch",
     },
     "TrainConfig": dict.fromkeys(

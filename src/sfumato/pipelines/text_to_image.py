@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..codecs.kl import KLCodec
-from ..core.call import Policy
+from ..core.call import Policy, Session
 from ..core.conditions import Conditions, Slot, Tokens, nulled
 from ..core.config import to_dict
 from ..core.denoiser import Denoiser
@@ -35,13 +35,26 @@ from .settings import Defaults, Draw, by, possible_size
 if TYPE_CHECKING:
     from pathlib import Path
 
+# The scores that Stable Diffusion XL's refiner is told of a picture as it should be, and as it should not be.
+AESTHETIC = {"cond": 6.0, "uncond": 2.5}
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Where a walk ended. latents: (B, C, h, w).   tokens: length of the longest text.   notes, sessions: as in `Pictures`."""
+
+    latents: Tensor
+    notes: tuple[str, ...]
+    tokens: int
+    sessions: tuple[Session, ...]
+
 
 @dataclass
 class TextToImage:
     """encoder: prompt -> states.   denoiser: the network and its meaning.   codec: latents <-> pixels.
 
     slots: conditioning and null forms.   identity: name and weight checksum, written into every picture.
-    card: what is known about the model (data, training, scores).
+    card: what is known about the model (data, training, scores).   notes: what every picture should say.
     """
 
     encoder: TextEncoder
@@ -51,6 +64,7 @@ class TextToImage:
     defaults: Defaults = field(default_factory=Defaults)
     identity: Mapping[str, str] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -104,39 +118,77 @@ class TextToImage:
         Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
         `NonFiniteError` where values stop being finite.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        rows = self._rows(prompts, num, seed, seeds)
+        prompts, rows = self.rows(prompt, num, seed, seeds)
+        settings = self.settings(
+            negative, steps, guidance, cfg, solver, size, layout,
+            shift=shift, policies=tuple(policies), loras=tuple(loras), frame=frame,
+        )  # fmt: skip
+        if frame is None:
+            return self.pictures(prompts, negative, rows, settings, on_step=on_step)
+        return self.pictures(*_imitate(prompts, negative, rows, frame), settings, on_step=on_step).only(frame[1])
+
+    def settings(
+        self,
+        negative: str = "",
+        steps: int | None = None,
+        guidance: float | None = None,
+        cfg: float | None = None,
+        solver: str | None = None,
+        size: tuple[int, int] | None = None,
+        layout: Layout | None = None,
+        **others: Any,
+    ) -> Draw:
+        """What a call with these options is drawn with; what is None is the model's own. `others`: fields of `Draw`. Raises as a call."""
         own = self.defaults
         guidance = own.guidance if guidance is None else guidance
-        settings = Draw(
-            steps=own.steps if steps is None else steps,
-            guidance=guidance,
+        return Draw(
+            own.steps if steps is None else steps,
+            guidance,
+            solver or own.solver,
+            self.possible_size(size or own.size),
             weight=self._weight(guidance, cfg, negative),
-            solver=solver or own.solver,
-            size=self.possible_size(size or own.size),
-            shift=shift,
             layout=layout or own.layout,
-            policies=tuple(policies),
-            loras=tuple(loras),
-            frame=frame,
+            **others,
         )
-        return self._draw([p for p in prompts for _ in range(num)], negative, rows, settings, on_step)
 
-    def _draw(self, prompts: list[str], negative: str, rows: Rows, settings: Draw, on_step: OnStep | None) -> Pictures:
-        frame = settings.frame
-        if frame is not None:
-            prompts, rows = _imitate(prompts, rows, frame)
-        conds, notes = self.conditions(prompts, negative, settings.weight, frame[2] if frame else 0, settings.size, settings.guidance)
-        process = self._process(settings)
-        shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.size))
-        latents = draw(process, DrawRequest(shape, conds), rows, on_step)
-        images = self.decode(latents).cpu()
-        length = max(c.tokens["text"].states.shape[1] for c in conds.values())
-        frames = tuple((len(rows), i, length) for i in range(len(rows)))
+    def pictures(
+        self,
+        prompts: Sequence[str],
+        negative: str,
+        rows: Rows,
+        settings: Draw,
+        *,
+        x0: Tensor | None = None,
+        xt: Tensor | None = None,
+        on_step: OnStep | None = None,
+    ) -> Pictures:
+        """A picture of each prompt and row. `x0`, `xt`: latents to start from, see `DrawRequest`."""
+        walked = self.walk(prompts, negative, rows, settings, x0=x0, xt=xt, on_step=on_step)
+        images = self.decode(walked.latents).cpu()
+        frames = tuple((len(rows), i, walked.tokens) for i in range(len(rows)))
+        notes = (*self.notes, *walked.notes)
         if settings.size != self.defaults.size:
             notes = (*notes, f"this model was trained at {by(self.defaults.size)}; {by(settings.size)} is beyond what it has seen")
-        pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings, negative), notes, process.sessions)
-        return pictures if frame is None else pictures.only(frame[1])
+        return Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings, negative), notes, walked.sessions)
+
+    def walk(
+        self,
+        prompts: Sequence[str],
+        negative: str,
+        rows: Rows,
+        settings: Draw,
+        *,
+        x0: Tensor | None = None,
+        xt: Tensor | None = None,
+        on_step: OnStep | None = None,
+    ) -> Walked:
+        """The latents that `pictures` decodes: where the walk along the times, or along the part of them that `settings` names, ends."""
+        at_least = settings.frame[2] if settings.frame else 0
+        conds, notes = self.conditions(prompts, negative, settings.weight, at_least, settings.size, settings.guidance)
+        process = self._process(settings)
+        shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.size))
+        latents = draw(process, DrawRequest(shape, conds, x0, xt), rows, on_step)
+        return Walked(latents, notes, max(c.tokens["text"].states.shape[1] for c in conds.values()), process.sessions)
 
     def _process(self, settings: Draw) -> Ode:
         net = self.denoiser.net
@@ -148,10 +200,16 @@ class TextToImage:
             raise UsageError(
                 f"the layout {layout.kind!r} on the path {path}", "spacings of steps are for discrete schedules, the others for flows"
             )
-        times = layout.times(settings.steps, self._shift(settings), path.steps if isinstance(path, Betas) else 1000)
+        times = self.times(settings)
         carried = adapters(net, [lora.to(self.device, self.dtype) for lora in settings.loras])
         guidance = ClassifierFree(settings.weight)
-        return Ode(self.denoiser, solver, times, guidance, sessions, self.device, carried, bare=layout.discrete)
+        return Ode(self.denoiser, solver, times, guidance, sessions, self.device, carried, layout.noise if layout.discrete else "whole")
+
+    def times(self, settings: Draw) -> Tensor:
+        """(steps + 1,) fp64 times that a call is walked through, or the part of them that `settings` names."""
+        path, (first, last) = self.denoiser.meaning.path, settings.part
+        times = settings.layout.times(settings.steps, self._shift(settings), path.steps if isinstance(path, Betas) else 1000)
+        return times[first : None if last is None else last + 1]
 
     def _shift(self, settings: Draw) -> float:
         """The shift asked for, or the model's own for this size."""
@@ -187,11 +245,15 @@ class TextToImage:
         """
         size, guidance = size or self.defaults.size, self.defaults.guidance if guidance is None else guidance
         lanes, notes = self._texts(prompts, negative, weight, at_least)
-        return {lane: self._told(cond, len(prompts), size, guidance) for lane, cond in lanes.items()}, notes
+        return {lane: self._told(lane, cond, len(prompts), size, guidance) for lane, cond in lanes.items()}, notes
 
-    def _told(self, cond: Conditions, rows: int, size: tuple[int, int], guidance: float) -> Conditions:
-        """`cond` with the numbers that the network reads beside the text: the picture's sizes (PixArt-alpha at 1024), a guidance."""
+    def _told(self, lane: str, cond: Conditions, rows: int, size: tuple[int, int], guidance: float) -> Conditions:
+        """`cond` with the numbers that the network reads beside the text: the picture's sizes (PixArt-alpha at 1024), those of a training
+        picture that was neither enlarged nor cropped (Stable Diffusion XL), a guidance.
+        """
         slots, vectors, scalars = self.denoiser.net.slots, dict(cond.vectors), dict(cond.scalars)
+        told = {"original_size": size, "crop": (0, 0), "target_size": size, "aesthetic": (AESTHETIC[lane],)}
+        vectors |= {name: torch.tensor([numbers], dtype=torch.float32).repeat(rows, 1) for name, numbers in told.items() if name in slots}
         if "sizes" in slots:
             height, width = size
             vectors["sizes"] = torch.tensor([[height, width, height / width]]).repeat(rows, 1)
@@ -256,7 +318,9 @@ class TextToImage:
         net = merge(self.denoiser.net, [lora.to(self.device) for lora in loras])
         return replace(self, denoiser=replace(self.denoiser, net=net), identity={"name": name})
 
-    def _rows(self, prompts: Sequence[str], num: int, seed: int, seeds: Sequence[int] | None) -> Rows:
+    def rows(self, prompt: str | Sequence[str], num: int = 1, seed: int = 0, seeds: Sequence[int] | None = None) -> tuple[list[str], Rows]:
+        """Each prompt `num` times, and the rows of noise they are drawn from. Raises `UsageError` as a call does."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise UsageError("no prompt was given", 'say what to draw, for example "a red heart, noto style"')
         for prompt in prompts:
@@ -267,7 +331,7 @@ class TextToImage:
         chosen = tuple(seeds) if seeds is not None else tuple(seed + i for _ in prompts for i in range(num))
         if len(chosen) != len(prompts) * num:
             raise UsageError(f"{len(chosen)} seeds for {len(prompts) * num} pictures", "one seed per picture")
-        return Rows(chosen)
+        return [p for p in prompts for _ in range(num)], Rows(chosen)
 
     def possible_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """`size` (height, width) in pixels, if this model can draw it; `UsageError` naming the nearest possible size otherwise."""
@@ -290,8 +354,8 @@ class TextToImage:
         }
 
 
-def _imitate(prompts: list[str], rows: Rows, frame: tuple[int, int, int]) -> tuple[list[str], Rows]:
+def _imitate(prompts: list[str], negative: str, rows: Rows, frame: tuple[int, int, int]) -> tuple[list[str], str, Rows]:
     """A batch shaped as the recorded one, this picture standing at its old row. What else the batch holds does not matter."""
     if len(prompts) != 1 or not 0 <= frame[1] < frame[0]:
         raise UsageError(f"frame {frame} with {len(prompts)} prompts", "a frame (rows, row, text tokens) goes with one picture")
-    return prompts * frame[0], Rows(rows.seeds * frame[0])
+    return prompts * frame[0], negative, Rows(rows.seeds * frame[0])

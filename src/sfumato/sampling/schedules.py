@@ -68,6 +68,8 @@ class Layout:
     "trailing" every (N / n)-th down from the last; "uniform": fractional steps, as DPM-Solver's and PixArt's own code has them.
     spare: "linspace" and "leading" lay out n + 1 steps and leave out the least noisy one (DPM-Solver's way; DDIM's is without).
     end: where the last step lands, the "data" or the "first" trained step.
+    noise: what stands at the first step, where a little of the data is left: noise alone ("bare"; DDIM, DPM-Solver), or no stronger than
+    it is there ("scaled"; Euler in sigmas).
     scaling: how the shift of a flow follows the size: as sqrt("pixels") (SD3's paper), not at all ("fixed": SD3's code), or by
     `token_shift` through `tokens` (FLUX).
     """
@@ -78,10 +80,11 @@ class Layout:
     offset: int = 0
     spare: bool = False
     end: Literal["data", "first"] = "data"
+    noise: Literal["bare", "scaled"] = "bare"
 
     def __post_init__(self) -> None:
-        if not self.discrete and (self.offset or self.spare or self.end != "data"):
-            raise ConfigError(f"a {self.kind!r} layout with offset, spare or end", "these belong to discrete schedules")
+        if not self.discrete and (self.offset or self.spare or self.end != "data" or self.noise != "bare"):
+            raise ConfigError(f"a {self.kind!r} layout with offset, spare, end or noise", "these belong to discrete schedules")
         if self.offset and self.kind != "leading":
             raise ConfigError(f"an offset of {self.offset} steps with {self.kind!r} spacing", "only 'leading' reads it")
 

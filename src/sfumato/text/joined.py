@@ -1,6 +1,7 @@
 """Several encoders that read one prompt, joined into the states of one network, as published pipelines join them.
 
-"one"        the only encoder's states                                                                        PixArt
+"one"        the only encoder's states and pooled vector                        PixArt, Stable Diffusion 1 and 2, SDXL's refiner
+"beside"     [CLIP-L | CLIP-G] side by side; pooled: CLIP-G's                                                   SDXL (arXiv 2307.01952)
 "stacked"    [CLIP-L | CLIP-G] side by side, widened with zeros, then T5's tokens; pooled: both CLIPs'         SD3 (arXiv 2403.03206)
 "pooled"     T5's tokens; pooled: CLIP's                                                                       FLUX.1
 """
@@ -19,7 +20,7 @@ from sfumato.core.errors import ConfigError
 from .encoded import TextStates
 from .transformers_encoder import TransformersEncoder
 
-How = Literal["one", "stacked", "pooled"]
+How = Literal["one", "beside", "stacked", "pooled"]
 
 
 class Joined:
@@ -30,16 +31,19 @@ class Joined:
     """
 
     def __init__(self, name: str, parts: Mapping[str, TransformersEncoder], how: How, width: int, silent: int = 0) -> None:
-        needed = {"one": (1,), "stacked": (2, 3), "pooled": (2,)}[how]
+        needed = {"one": (1,), "beside": (2,), "stacked": (2, 3), "pooled": (2,)}[how]
         if len(parts) not in needed:
             raise ConfigError(f"{len(parts)} encoders joined as {how!r}", f"{' or '.join(map(str, needed))} are needed")
         self.name, self.parts, self.how, self.width, self.silent = name, dict(parts), how, width, silent
         encoders = list(parts.values())
-        tokens = {"one": encoders[0].width, "stacked": sum(e.width for e in encoders[:2]), "pooled": encoders[-1].width}[how]
+        side_by_side = sum(e.width for e in encoders[:2])
+        tokens = {"one": encoders[0].width, "beside": side_by_side, "stacked": side_by_side, "pooled": encoders[-1].width}[how]
         if tokens > width or (tokens != width and how != "stacked") or (len(encoders) == 3 and encoders[2].width != width):
             raise ConfigError(f"text states are {tokens} wide, the network reads {width}", "encoders and network come from one place")
         pooled = [e.pooled_width or 0 for e in encoders]
-        self.pooled_width: int | None = {"one": pooled[0], "stacked": sum(pooled[:2]), "pooled": pooled[0]}[how] or None
+        self.pooled_width: int | None = {"one": pooled[0], "beside": pooled[-1], "stacked": sum(pooled[:2]), "pooled": pooled[0]}[
+            how
+        ] or None
         self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else encoders[-1].max_tokens
 
     def encode(self, prompts: Sequence[str]) -> TextStates:
@@ -49,6 +53,8 @@ class Joined:
             return read[0]
         if self.how == "pooled":
             return replace(read[1], pooled=read[0].pooled)
+        if self.how == "beside":
+            return replace(read[1], tokens=torch.cat([each.tokens for each in read], dim=-1))
         first, second, *rest = read
         states = pad(torch.cat([first.tokens, second.tokens], dim=-1), (0, self.width - first.tokens.shape[-1] - second.tokens.shape[-1]))
         assert first.pooled is not None and second.pooled is not None
