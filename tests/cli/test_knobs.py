@@ -262,6 +262,7 @@ OTHER_TESTS: dict[str, dict[str, str]] = {
         "policies": "tests/contract",
         "loras": "tests/pipelines/test_lora.py",
         "part": "tests/pipelines/test_going_on.py",
+        "told": "tests/pipelines/test_stable_diffusion.py",
         "frame": "test_generate.py::test_again_is_bit_for_bit_even_out_of_a_batch",
     },
     "TrainConfig": dict.fromkeys(

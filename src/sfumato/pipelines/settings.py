@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.call import Policy
@@ -45,7 +45,7 @@ class Draw:
     `guidance`: what the network is told, where it reads the slot "guidance", and the weight of guidance elsewhere; `weight`: that weight.
 
     `loras` act as they are weighted.   `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes
-    out bit for bit.   part: numbers of the first and the last time that is walked; None = to the end.
+    out bit for bit.   told: as in a call.   part: numbers of the first and the last time that is walked; None = to the end.
     """
 
     steps: int
@@ -58,6 +58,7 @@ class Draw:
     frame: tuple[int, int, int] | None = None
     weight: float = 1.0
     layout: Layout = field(default_factory=Layout)
+    told: Mapping[str, Sequence[float]] = field(default_factory=dict)
     part: tuple[int, int | None] = (0, None)
 
 

@@ -105,6 +105,7 @@ class TextToImage:
         size: tuple[int, int] | None = None,
         shift: float | None = None,
         layout: Layout | None = None,
+        told: Mapping[str, Sequence[float]] | None = None,
         policies: Sequence[Policy] = (),
         loras: Sequence[Lora] = (),
         frame: tuple[int, int, int] | None = None,
@@ -114,14 +115,15 @@ class TextToImage:
         `loras`: from `lora`; they add up, and a weight may be one number for each picture.
 
         `cfg`: classifier-free guidance on top of a guidance that the network is told (FLUX.1 dev); other networks have `guidance` for it.
-        `layout`: how the times are laid out, None = as the model's own.
+        `layout`: how the times are laid out, None = as the model's own.   `told`: numbers of the training picture that the network reads,
+        by slot ("original_size": (height, width), "crop": (top, left), ... of Stable Diffusion XL), instead of those of a whole picture.
         Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
         `NonFiniteError` where values stop being finite.
         """
         prompts, rows = self.rows(prompt, num, seed, seeds)
         settings = self.settings(
             negative, steps, guidance, cfg, solver, size, layout,
-            shift=shift, policies=tuple(policies), loras=tuple(loras), frame=frame,
+            shift=shift, told=dict(told or {}), policies=tuple(policies), loras=tuple(loras), frame=frame,
         )  # fmt: skip
         if frame is None:
             return self.pictures(prompts, negative, rows, settings, on_step=on_step)
@@ -184,7 +186,7 @@ class TextToImage:
     ) -> Walked:
         """The latents that `pictures` decodes: where the walk along the times, or along the part of them that `settings` names, ends."""
         at_least = settings.frame[2] if settings.frame else 0
-        conds, notes = self.conditions(prompts, negative, settings.weight, at_least, settings.size, settings.guidance)
+        conds, notes = self.conditions(prompts, negative, settings.weight, at_least, settings.size, settings.guidance, settings.told)
         process = self._process(settings)
         shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.size))
         latents = draw(process, DrawRequest(shape, conds, x0, xt), rows, on_step)
@@ -238,25 +240,35 @@ class TextToImage:
         at_least: int = 0,
         size: tuple[int, int] | None = None,
         guidance: float | None = None,
+        told: Mapping[str, Sequence[float]] | None = None,
     ) -> tuple[dict[str, Conditions], tuple[str, ...]]:
         """Conditions by lane and notes on truncation. Without a negative prompt the uncond lane holds each slot's null form.
 
-        `size`, `guidance`: told to networks that read them; None = the model's own.
+        `size`, `guidance`: told to networks that read them; None = the model's own.   `told`: as in a call.
         """
         size, guidance = size or self.defaults.size, self.defaults.guidance if guidance is None else guidance
         lanes, notes = self._texts(prompts, negative, weight, at_least)
-        return {lane: self._told(lane, cond, len(prompts), size, guidance) for lane, cond in lanes.items()}, notes
+        numbers = {lane: self._numbers(lane, size, told or {}) for lane in lanes}
+        return {lane: self._told(cond, len(prompts), numbers[lane], guidance) for lane, cond in lanes.items()}, notes
 
-    def _told(self, lane: str, cond: Conditions, rows: int, size: tuple[int, int], guidance: float) -> Conditions:
-        """`cond` with the numbers that the network reads beside the text: the picture's sizes (PixArt-alpha at 1024), those of a training
-        picture that was neither enlarged nor cropped (Stable Diffusion XL), a guidance.
-        """
+    def _numbers(self, lane: str, size: tuple[int, int], told: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+        """What the network reads of a training picture, by slot: one that was neither enlarged nor cropped, where `told` says no other."""
+        height, width = size
+        whole = {"original_size": size, "crop": (0, 0), "target_size": size, "aesthetic": (AESTHETIC[lane],)}
+        own: dict[str, Sequence[float]] = {"sizes": (height, width, height / width), **whole}
+        read = {name: numbers for name, numbers in own.items() if name in self.denoiser.net.slots}
+        for name, numbers in told.items():
+            if name not in read or len(numbers) != len(read[name]):
+                slots = ", ".join(f"{n} ({len(v)})" for n, v in read.items()) or "none"
+                raise UsageError(f"told {name} = {tuple(numbers)}", f"what this network is told of a picture: {slots}")
+            # The score of what is not wanted stays that.
+            read |= {} if (name, lane) == ("aesthetic", "uncond") else {name: numbers}
+        return read
+
+    def _told(self, cond: Conditions, rows: int, numbers: Mapping[str, Sequence[float]], guidance: float) -> Conditions:
+        """`cond` with the numbers that the network reads beside the text, those of a picture and a guidance."""
         slots, vectors, scalars = self.denoiser.net.slots, dict(cond.vectors), dict(cond.scalars)
-        told = {"original_size": size, "crop": (0, 0), "target_size": size, "aesthetic": (AESTHETIC[lane],)}
-        vectors |= {name: torch.tensor([numbers], dtype=torch.float32).repeat(rows, 1) for name, numbers in told.items() if name in slots}
-        if "sizes" in slots:
-            height, width = size
-            vectors["sizes"] = torch.tensor([[height, width, height / width]]).repeat(rows, 1)
+        vectors |= {name: torch.tensor([list(row)], dtype=torch.float32).repeat(rows, 1) for name, row in numbers.items()}
         if "guidance" in slots:
             scalars["guidance"] = torch.full((rows,), guidance)
         return replace(cond, vectors=vectors, scalars=scalars)
@@ -348,6 +360,7 @@ class TextToImage:
             "size": list(settings.size),
             "shift": self._shift(settings),
             "layout": to_dict(settings.layout),
+            **({"told": {name: list(numbers) for name, numbers in settings.told.items()}} if settings.told else {}),
             "loras": [lora.record() for lora in settings.loras],
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
