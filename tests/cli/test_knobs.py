@@ -21,7 +21,7 @@ from sfumato.backbones.mmdit import MMDiTConfig
 from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
 from sfumato.backbones.sana import SanaConfig
-from sfumato.backbones.unet import SIZES, UNetConfig
+from sfumato.backbones.unet_plan import SIZES, UNetConfig
 from sfumato.backbones.uvit import UViTConfig
 from sfumato.cli.data import Emoji
 from sfumato.cli.evaluate import Evaluate

@@ -60,7 +60,7 @@ class Merge(Rewire):
 
     def forward(self, state: State, call: object = None) -> State:
         state, skip = state.pop()
-        return state.with_x({n: self.linear(torch.cat([state[n], x], dim=-1)) for n, x in skip.items()})
+        return state.with_x({n: self.linear(torch.cat([state[n], s.x], dim=-1)) for n, s in skip.items()})
 
 
 class UViT(Network):
@@ -117,8 +117,8 @@ def test_skips_are_last_in_first_out_and_used() -> None:
     state = net.start(streams(0.3, 0.7), Conditions())
     first, second = net.run(state, 0, 1), net.run(state, 0, 3)
     held = net.run(state, 0, 5).skips
-    assert [torch.equal(skip["image"], s["image"]) for skip, s in zip(held, (first, second), strict=True)] == [True, True]
-    assert len(net.run(state, 0, 6).skips) == 1 and torch.equal(net.run(state, 0, 6).skips[0]["text"], first["text"])
+    assert [torch.equal(skip["image"].x, s["image"]) for skip, s in zip(held, (first, second), strict=True)] == [True, True]
+    assert len(net.run(state, 0, 6).skips) == 1 and torch.equal(net.run(state, 0, 6).skips[0]["text"].x, first["text"])
     assert net.run(state, 0, 9).skips == ()
 
     ignoring, bare = deepcopy(net), deepcopy(net)
