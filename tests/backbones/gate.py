@@ -60,8 +60,10 @@ def batch(net: Network, rows: slice = slice(None)) -> tuple[dict[str, Stream], C
     streams, cond = image(4), conditions([5, 3, 4, 1])
     sizes = torch.tensor([[64.0, 48.0], [512.0, 512.0], [16.0, 0.0], [0.0, 7.0]])
     vectors = {**cond.vectors, "original_size": sizes, "crop": sizes.flip(0), "target_size": sizes.flip(1)}
+    # Two layers of a language model, side by side.
+    tokens = {**cond.tokens, "taps": conditions([2, 4, 1, 3], width=16, seed=1).tokens["text"]}
     scalars = {"class": torch.tensor([2, 0, 3, 5])}
-    cond = Conditions(*({n: v for n, v in slot.items() if n in net.slots} for slot in (cond.tokens, vectors, scalars)))
+    cond = Conditions(*({n: v for n, v in slot.items() if n in net.slots} for slot in (tokens, vectors, scalars)))
     return {n: Stream(s.x[rows], t=s.t[rows]) for n, s in streams.items()}, cond.rows(rows)
 
 

@@ -17,7 +17,7 @@ from sfumato.core.config import from_dict
 from sfumato.core.program import Network
 from sfumato.core.state import Stream
 from sfumato.core.weights import assign_strictly
-from sfumato.nn.embeddings import pack, unpack
+from sfumato.nn.embeddings import pack, token_grid, unpack, unpatchify
 from sfumato.nn.positions import grid_coordinates
 
 PIXART = {
@@ -77,6 +77,10 @@ KANDINSKY = {
     "up_block_types": (*("SimpleCrossAttnUpBlock2D",) * 2, "ResnetUpsampleBlock2D"), "block_out_channels": (8, 16, 16),
     "addition_embed_type": "image", "encoder_hid_dim": 6, "encoder_hid_dim_type": "image_proj",
 }  # fmt: skip
+HIDREAM = {
+    "num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "patch_size": 2,
+    "text_emb_dim": 6, "caption_channels": [10, 12], "axes_dims_rope": (8, 4, 4), "max_resolution": (12, 12), "llama_layers": [0, 2, 1],
+}  # fmt: skip
 CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("PixArtTransformer2DModel", PIXART, (8, 8)),
     ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 0.5, "out_channels": 4}, (6, 10)),
@@ -115,6 +119,18 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("UNet2DConditionModel", KOALA, (9, 4)),
     ("UNet2DConditionModel", KANDINSKY, (8, 8)),
     ("UNet2DConditionModel", {**KANDINSKY, "layers_per_block": 2, "attention_head_dim": 8}, (4, 12)),
+    ("HiDreamImageTransformer2DModel", HIDREAM, (8, 8)),
+    (
+        "HiDreamImageTransformer2DModel",
+        {**HIDREAM, "num_routed_experts": 3, "num_activated_experts": 1, "num_layers": 2, "llama_layers": [1, 0, 1, 1]},
+        (6, 10),
+    ),
+    ("HiDreamImageTransformer2DModel", {**HIDREAM, "num_single_layers": 0, "llama_layers": [1], "patch_size": 1}, (5, 3)),
+    (
+        "HiDreamImageTransformer2DModel",
+        {**HIDREAM, "num_routed_experts": 0, "max_resolution": (10, 6), "axes_dims_rope": (4, 6, 6)},
+        (6, 10),
+    ),
 ]
 
 
@@ -192,6 +208,15 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
     elif type(theirs).__name__ == "Lumina2Transformer2DModel":
         vectors = {}
         answer = theirs(x, torch.tensor([0.37]), states, cond["text"].keep, return_dict=False)[0]
+    elif type(theirs).__name__ == "HiDreamImageTransformer2DModel":
+        taps = torch.randn(config.layers, 1, 4, config.tap_width, generator=generator)
+        cond["taps"] = Tokens(torch.cat(list(taps), dim=-1), torch.ones(1, 4, dtype=torch.bool))
+        vectors = {"pooled": torch.randn(1, config.pooled_width, generator=generator)}
+        # In eval mode their experts run without gradients; in training the answer comes out in patches.
+        patches = theirs.train()(x, torch.tensor([370.0]), states, taps, vectors["pooled"], return_dict=False)[0]
+        theirs.eval()
+        grid = token_grid(x, config.patch)
+        answer = unpatchify(patches[:, :, : grid[0] * grid[1]].permute(0, 2, 3, 1).flatten(2), grid, config.patch)
     else:
         vectors = {"pooled": torch.randn(1, config.pooled_width, generator=generator)}
         answer = theirs(x, states, vectors["pooled"], timestep=torch.tensor([370.0]), return_dict=False)[0]

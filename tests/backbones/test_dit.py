@@ -6,6 +6,7 @@ from tests.backbones.peers import DIT, peer
 from tests.builders import image
 
 from sfumato.backbones.checkpoints import formats, of_family
+from sfumato.backbones.checkpoints.folder import load_network
 from sfumato.backbones.dit import DiT, DiTConfig, tiny
 from sfumato.core.conditions import Conditions
 from sfumato.core.errors import ConfigError, UsageError, WeightsError
@@ -86,3 +87,21 @@ def test_strangers_and_a_missing_time_are_told():
         net({"image": Stream(torch.zeros(1, 4, 8, 8))}, classes(2))
     with pytest.raises(UsageError, match="cannot embed the stream 'layout'"):
         net({**image(1), "layout": Stream(torch.zeros(1, 3, 12))}, classes(2))
+
+
+def test_a_config_of_the_former_class(tmp_path):
+    """Published DiTs name the class that several networks once shared; its other uses' fields stand there unused."""
+    import diffusers
+
+    theirs = peer("DiTTransformer2DModel", DIT)
+    former = diffusers.Transformer2DModel(**dict(theirs.config)).eval()
+    former.load_state_dict(theirs.state_dict())
+    former.save_pretrained(tmp_path)
+    streams, cond = image(1), classes(2)
+    ours = load_network(tmp_path)
+    theirs.save_pretrained(tmp_path / "today")
+    assert torch.equal(ours(streams, cond).pred["image"], load_network(tmp_path / "today")(streams, cond).pred["image"])
+    form = formats.get("DiTTransformer2DModel")
+    assert not form.former.keys() & form.published(ours.config).keys()
+    with pytest.raises(ConfigError, match="num_vector_embeds = 3"):
+        form.config({**former.config, "num_vector_embeds": 3})

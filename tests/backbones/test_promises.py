@@ -69,6 +69,23 @@ def test_padding_is_silent(family: str) -> None:
     assert not close(answer(net, streams, replace(cond, tokens=louder)), plain), "the words themselves are heard"
 
 
+def test_what_is_prepared_before_the_first_step_changes_no_bit(family: str) -> None:
+    net = built(family, None)
+    streams, cond = batch(net)
+    ready = net.prepare(cond)
+    plain, found = answer(net, streams, cond), answer(net, streams, ready)
+    assert all(torch.equal(found[n], p) for n, p in plain.items())
+    assert (ready.ready is None) == (not net.words(cond, None))
+    again = answer(net, {n: Stream(0.5 * s.x, t=1 - s.t) for n, s in streams.items()}, ready)
+    other = answer(net, {n: Stream(0.5 * s.x, t=1 - s.t) for n, s in streams.items()}, cond)
+    assert all(torch.equal(again[n], p) for n, p in other.items()), "at another step"
+    assert ready.rows(slice(0, 2)).ready is None
+    if ready.ready is not None:
+        louder = {n: replace(s, x=s.x.flip(-1)) for n, s in ready.ready.streams.items()}
+        changed = replace(ready, ready=replace(ready.ready, streams=louder, stored={}))
+        assert not close(answer(net, streams, changed), plain), "what is prepared is what is read"
+
+
 def test_garbage_in_padding_reaches_no_gradient(family: str) -> None:
     found = []
     for garbage in (0.0, float("nan")):
@@ -128,8 +145,8 @@ def test_sites_own_the_parameters(family: str) -> None:
     names = [str(info.site) for info in net.sites()]
     assert len(set(names)) == len(names) and names == [str(i.site) for i in built(family, None).sites()]
     assert all(net.get_submodule(name) is not None for name in names)
-    tokens = {"image": 16, "text": 5}
     for info in net.sites():
+        tokens = {n: 16 if n == "image" else 5 for n in {"image", "text", *info.streams}}
         assert info.cost(tokens) > 0 and info.cost({n: 2 * c for n, c in tokens.items()}) >= 2 * info.cost(tokens)
         for units in info.units:
             assert units.count > 1 and units.slices.keys() <= set(info.parameters)

@@ -220,14 +220,14 @@ def test_costs_are_those_of_each_level():
     assert costs[f"blocks.{layer}.mlp"] == 16 * 3 * 16 * 64
 
 
-def test_torch_may_make_a_graph_for_every_kind_of_block(monkeypatch: pytest.MonkeyPatch):
+def test_torch_may_make_a_graph_for_every_kind_of_block():
     """Its own limit is eight for one function, of which all blocks are instances; the gate runs what is compiled."""
     name = next(n for n in ("recompile_limit", "cache_size_limit") if hasattr(torch._dynamo.config, n))
-    monkeypatch.setattr(torch._dynamo.config, name, 8)
     net = tiny()
     kinds = {(p.kind, p.width_in, p.width) for p in net.parts if p.kind in ("residual", "layer", "leave")}
-    net.compile_blocks("eager")
-    assert 8 < len(kinds) <= getattr(torch._dynamo.config, name)
+    with torch._dynamo.config.patch({name: 8}):
+        net.compile_blocks("eager")
+        assert 8 < len(kinds) <= getattr(torch._dynamo.config, name)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ def test_best_of_refuses_what_cannot_choose(cli: Cli, model: Path) -> None:
         assert not list(Path().rglob("*.png"))
 
 
-@pytest.mark.parametrize("options", [(), ("--solver", "heun", "--steps", 3, "--negative", "a long negative prompt", "--size", "48x32")])
+@pytest.mark.parametrize(
+    "options", [(), ("--pack",), ("--solver", "heun", "--steps", 3, "--negative", "a long negative prompt", "--size", "48x32")]
+)
 def test_again_is_bit_for_bit_even_out_of_a_batch(cli: Cli, model: Path, options: tuple[object, ...]) -> None:
     prompts = ["a cat", "a much longer prompt about a dog in a hat, noto style", "a bird"]
     assert cli("generate", *prompts, "--model", model, "--batch", 3, "--seed", 7, *options).code == 0

@@ -89,7 +89,7 @@ class Mixture(Branch):
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
         return {"image": self.core(inputs["image"])}
 
-    def aux(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def aux(self, inputs: Mapping[str, Tensor], state: State, call: Call | None) -> Mapping[str, Tensor]:
         return {"balance": self.core.balance(inputs["image"])}
 
 

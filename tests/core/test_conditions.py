@@ -1,5 +1,7 @@
 """Conditioning slots: joining, and null forms."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -78,3 +80,40 @@ def test_rows_and_padding():
     )
     tokens = Tokens(torch.ones(1, 2, 3), torch.ones(1, 2, dtype=torch.bool))
     assert tokens.pad_to(2) is tokens and tokens.pad_to(1) is tokens
+
+
+@given(st.lists(st.booleans(), min_size=4, max_size=4))
+def test_every_kind_of_slot_has_a_null_form(dropped: list[bool]):
+    rows = torch.tensor(dropped)
+    filled = Conditions(
+        scalars={"class": torch.tensor([0, 1, 2, 4]), "size": torch.tensor([0.0, 0.5, 1.0, 2.0])},
+        spatial={"depth": torch.ones(4, 1, 2, 3)},
+        images={"face": torch.ones(4, 2, 3)},
+    )
+    slots = (
+        *(Slot("class", null="value", group="all", value=5), Slot("size", null="value", group="all", value=-1.5)),
+        *(Slot("depth", group="all"), Slot("face", group="all")),
+    )
+    out = nulled(filled, slots, {"all": rows})
+    assert out.scalars["class"].dtype == torch.long and out.scalars["class"].tolist() == [
+        5 if gone else label for gone, label in zip(dropped, (0, 1, 2, 4), strict=True)
+    ]
+    assert torch.equal(out.scalars["size"][rows], torch.full((sum(dropped),), -1.5))
+    for new, old in ((out.spatial["depth"], filled.spatial["depth"]), (out.images["face"], filled.images["face"])):
+        assert not new[rows].any() and torch.equal(new[~rows], old[~rows])
+
+
+@pytest.mark.parametrize(
+    ("slot", "told"),
+    [
+        (Slot("class"), "'value', the number that stands for none"),
+        (Slot("class", null="empty"), "'value', the number that stands for none"),
+        (Slot("class", null="value", value=0.5), "holds whole numbers and its null form is 0.5"),
+        (Slot("pooled", null="value"), "'zeros' or 'empty'"),
+        (Slot("boxes"), "slot 'boxes' is dropped, and nothing fills it"),
+    ],
+)
+def test_a_null_form_that_a_slot_cannot_have(slot: Slot, told: str):
+    cond = replace(conditions([2, 2]), scalars={"class": torch.tensor([0, 1])})
+    with pytest.raises(ConfigError, match=told):
+        nulled(cond, (slot,), {"text": torch.tensor([True, False])}, cond.rows(slice(0, 1)))

@@ -48,6 +48,9 @@ class Letters:
 
     name, width, pooled_width, max_tokens = "letters", 8, 6, 3
 
+    def to(self, *where: object) -> None:
+        """It has no weights."""
+
     def encode(self, prompts: Sequence[str]) -> TextStates:
         rows = [normal((42,), (0, prompt, 0)) for prompt in prompts]
         tokens, pooled = (torch.stack([row[part] for row in rows]) for part in (slice(36), slice(36, 42)))

@@ -37,6 +37,9 @@ class Letters:
 
     name, width, pooled_width, max_tokens = "letters", 8, 6, 3
 
+    def to(self, *where: object) -> None:
+        """It has no weights."""
+
     def encode(self, prompts: Sequence[str]) -> TextStates:
         rows = [normal((30,), (0, prompt, 0)) for prompt in prompts]
         tokens, pooled = (torch.stack([row[part] for row in rows]) for part in (slice(24), slice(24, 30)))

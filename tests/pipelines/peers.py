@@ -9,6 +9,7 @@ import diffusers
 import torch
 import transformers as tf
 from tests.tokenizing import tiny_tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 TOKENS = 24
@@ -49,18 +50,19 @@ def clip(width: int, projected: int | None, seed: int) -> Any:
     return alive((tf.CLIPTextModelWithProjection if projected else tf.CLIPTextModel)(config), seed)
 
 
-def vae(channels: int = 4, **scales: float) -> Any:
+def vae(channels: int = 4, levels: int = 2, **scales: float) -> Any:
     torch.manual_seed(2)
     return alive(
         diffusers.AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=(8,) * levels,
             layers_per_block=1, latent_channels=channels, norm_num_groups=4, **scales,
         )
     )  # fmt: skip
 
 
-def pixart(kind: str = "Alpha", scheduler: Any = None, **shape: Any) -> Any:
-    """Alpha is told sizes (sample_size 128), Sigma is not. A codec of f2."""
+def pixart(kind: str = "Alpha", scheduler: Any = None, levels: int = 2, **shape: Any) -> Any:
+    """Alpha is told sizes (sample_size 128), Sigma is not. A codec of f2, with 4 `levels` of f8."""
     torch.manual_seed(0)
     config = {
         "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24, "caption_channels": 16,
@@ -69,7 +71,9 @@ def pixart(kind: str = "Alpha", scheduler: Any = None, **shape: Any) -> Any:
     network = alive(diffusers.PixArtTransformer2DModel(**config))
     scheduler = scheduler or diffusers.DPMSolverMultistepScheduler()
     made = getattr(diffusers, f"PixArt{kind}Pipeline")
-    return made(tokenizer=tokenizer("t5"), text_encoder=t5(16), vae=vae(scaling_factor=0.6), transformer=network, scheduler=scheduler)
+    return made(
+        tokenizer=tokenizer("t5"), text_encoder=t5(16), vae=vae(levels=levels, scaling_factor=0.6), transformer=network, scheduler=scheduler
+    )
 
 
 def sd3(with_t5: bool = True, shift: float = 3.0, **shape: Any) -> Any:
@@ -151,6 +155,38 @@ def refiner(scheduler: Any = None) -> Any:
         text_encoder_2=clip(12, 12, 5), tokenizer_2=tokenizer("clip"), requires_aesthetics_score=True, force_zeros_for_empty_prompt=False,
         add_watermarker=False,
     )  # fmt: skip
+
+
+def llama(width: int, layers: int) -> tuple[Any, Any]:
+    """A language model and its tokenizer, which begins a text and has no padding of its own."""
+    torch.manual_seed(5)
+    words = tiny_tokenizer("qwen2")
+    words.add_special_tokens(["<|endoftext|>"])
+    words.post_processor = TemplateProcessing("<|startoftext|> $A", special_tokens=[("<|startoftext|>", 0)])
+    size = words.get_vocab_size()
+    shape = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = tf.LlamaConfig(vocab_size=size, bos_token_id=0, eos_token_id=size - 1, **shape)
+    marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    return alive(tf.LlamaForCausalLM(config)), tf.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=TOKENS, **marks)
+
+
+def hidream(scheduler: Any, **shape: Any) -> Any:
+    """Pictures of 16 x 16 pixels or as large an area; the transformer fills them up to 36 tokens."""
+    torch.manual_seed(0)
+    config = {
+        "num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "patch_size": 2,
+        "text_emb_dim": 14, "caption_channels": [16, 8], "axes_dims_rope": (8, 4, 4), "max_resolution": (8, 8), "llama_layers": [0, 1, 1],
+        **shape,
+    }  # fmt: skip
+    model, words = llama(8, 2)
+    pipe = diffusers.HiDreamImagePipeline(
+        transformer=alive(diffusers.HiDreamImageTransformer2DModel(**config)), scheduler=scheduler,
+        vae=vae(scaling_factor=0.4, shift_factor=0.1),
+        text_encoder=clip(8, 6, 3), tokenizer=tokenizer("clip"), text_encoder_2=clip(12, 8, 4), tokenizer_2=tokenizer("clip"),
+        text_encoder_3=t5(16), tokenizer_3=tokenizer("t5"), text_encoder_4=model, tokenizer_4=words,
+    )  # fmt: skip
+    pipe.default_sample_size = 8
+    return pipe
 
 
 def saved(pipe: Any, folder: Path) -> Path:

@@ -75,7 +75,7 @@ def test_a_picture_redrawn_is_that_of_diffusers(
 def test_the_folder_of_a_refiner(pipes: dict[str, TextToImage], tmp_path: Path):
     pipe = pipes["refiner"]
     assert [slot.null for slot in pipe.slots] == ["empty", "empty"] and pipe.denoiser.net.slots >= {"aesthetic", "pooled"}
-    lanes = pipe.conditions(["a cat"], "", 5.0, size=(16, 24))[0]
+    lanes = pipe.conditions(["a cat"], "", 5.0)[0]
     assert {lane: cond.vectors["aesthetic"].tolist() for lane, cond in lanes.items()} == {"cond": [[6.0]], "uncond": [[2.5]]}
     back = diffusers.StableDiffusionXLImg2ImgPipeline.from_pretrained(
         pipe.save(tmp_path / "again", format="diffusers"), text_encoder=None, tokenizer=None

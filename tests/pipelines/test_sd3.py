@@ -69,3 +69,15 @@ def test_diffusers_loads_what_we_save(made: dict, tmp_path: Path):
     noise = Rows((0,)).normal((4, 8, 8), "noise")
     assert torch.equal(drawn(back, noise, **call), drawn(theirs, noise, **call))
     assert sfumato.load(tmp_path / "again").defaults == ours.defaults
+
+
+def test_moving_a_pipeline_moves_its_text_encoders(tmp_path: Path):
+    pipe = sfumato.load(saved(sd3(), tmp_path / "model"), text_tokens=20)
+    models = [part.model for part in pipe.encoder.parts.values()]
+    before = pipe("a fox", size=(16, 16), steps=1).images
+    assert pipe.to(dtype=torch.bfloat16) is pipe and {model.dtype for model in models} == {torch.bfloat16}
+    states = pipe.encoder.encode(["a fox"])
+    assert states.tokens.dtype == states.pooled.dtype == torch.float32
+    assert 1e-4 < relative(pipe("a fox", size=(16, 16), steps=1).images, before) < 0.5
+    pipe.to("meta")
+    assert {model.device.type for model in models} == {"meta"} == {pipe.device.type}

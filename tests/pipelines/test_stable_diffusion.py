@@ -54,7 +54,7 @@ def test_the_folder_says_how_it_is_drawn(tmp_path: Path):
     assert [slot.null for slot in pipe.slots] == ["empty"] and [slot.null for slot in large.slots] == ["zeros", "zeros"]
     states = large.encoder.encode(["a cat under a yellow house"])
     assert states.tokens.shape == (1, 24, 20) and states.mask.all() and states.pooled is not None and states.pooled.shape == (1, 8)
-    cond = large.conditions(["a cat"], "", 5.0, size=(16, 24))[0]["uncond"]
+    cond = large._conditioning().lanes(["a cat"], "", 5.0, (16, 24), 5.0)[0]["uncond"]
     assert cond.vectors["original_size"].tolist() == cond.vectors["target_size"].tolist() == [[16.0, 24.0]]
     assert cond.vectors["crop"].tolist() == [[0.0, 0.0]] and not cond.vectors["pooled"].any()
 

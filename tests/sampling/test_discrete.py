@@ -36,7 +36,7 @@ def ours(meaning: Meaning, solver: str, layout: Layout, steps: int) -> Tensor:
         return answer(x, rows(1000 * t))
 
     times = layout.times(steps, 1.0)
-    process = Ode(toy(f, meaning), solvers.get(solver)(), times, ClassifierFree(1.0), noise=layout.noise)
+    process = Ode(toy(f, meaning), solvers.get(solver)(), times, ClassifierFree(1.0), noise=layout.first, landings=layout.landings(steps))
     return draw(process, DrawRequest(SHAPE, {"cond": conditions([1])}), Rows((0,)))
 
 
@@ -87,6 +87,34 @@ def test_ddim_lands_on_the_next_step_where_diffusers_does_not():
         eps = answer(x, torch.tensor(float(k)))
         x = then.sqrt() * (x - (1 - now).sqrt() * eps) / now.sqrt() + (1 - then).sqrt() * eps
     assert relative(out, x.float()) <= 1e-5 < relative(out, apart)
+
+
+@pytest.mark.parametrize(("spacing", "offset", "steps"), [("linspace", 0, 20), ("linspace", 0, 130), ("trailing", 0, 7), ("leading", 1, 7)])
+@pytest.mark.parametrize("end", ["data", "first"])
+@pytest.mark.parametrize(("name", "prediction"), [("pixart", "eps"), ("sd", "v"), ("cosine", "x0"), ("zero", "v")])
+def test_a_fixed_stride_is_diffusers_ddim(name: str, prediction: str, end: str, spacing: str, offset: int, steps: int):
+    from diffusers import DDIMScheduler
+
+    betas, settings = SCHEDULES[name]
+    scheduler = DDIMScheduler(
+        **settings, prediction_type=TYPES[prediction], clip_sample=False, timestep_spacing=spacing, steps_offset=offset,
+        set_alpha_to_one=end == "data",
+    )  # fmt: skip
+    scheduler.alphas_cumprod = betas.alpha_bars()  # as above
+    scheduler.final_alpha_cumprod = torch.tensor(1.0) if end == "data" else scheduler.alphas_cumprod[0]
+    drawn, meaning = theirs(scheduler, steps), Meaning(prediction, betas, "steps")
+    out, paper = (ours(meaning, "euler", Layout(spacing, offset=offset, end=end, stride=s), steps) for s in ("fixed", "next"))
+    assert relative(out, drawn) <= 1e-5
+    assert (relative(paper, drawn) <= 1e-5) == (spacing == "leading"), "there both strides are one"
+
+
+def test_where_a_fixed_stride_means_nothing():
+    for layout in ({"kind": "uniform"}, {"kind": "trailing", "spare": True}, {"kind": "paper"}):
+        with pytest.raises(ConfigError, match="stride"):
+            Layout(**layout, stride="fixed")
+    assert Layout("trailing").landings(5) is None
+    with pytest.raises(UsageError, match="a fixed stride with the solver Heun"):
+        ours(Meaning("eps", Betas(), "steps"), "heun", Layout("trailing", stride="fixed"), 5)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 14, 20])

@@ -1,7 +1,9 @@
 """The sampling loop: lanes, guidance, rows, cancelling, and values that stop being finite."""
 
 import math
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from tests.builders import conditions, mmdit, rows, toy
 from torch import Tensor
 
+from sfumato.backbones import backbones
 from sfumato.core.call import Call
 from sfumato.core.conditions import Conditions, Slot, nulled
 from sfumato.core.denoiser import Denoiser, Meaning
@@ -50,7 +53,7 @@ def test_guidance_one_asks_for_the_prompt_alone():
     assert ClassifierFree(1.0).lanes(0.5) == ("cond",)
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "unipc"])
 def test_guidance_acts_inside_its_interval_only(solver: str):
     denoiser = toy(lambda x, t, cond: x)
     draw(ode(denoiser, solver, guidance=3.0, interval=(0.3, 0.8)), DrawRequest(SHAPE, lanes(conditions([2]))), Rows((0,)))
@@ -80,8 +83,33 @@ def test_lanes_in_one_batch_equal_separate_evaluations():
     assert tapped["uncond"].feats["blocks.0.mlp.image"].shape == (2, 16, 32)
 
 
+def test_what_no_step_changes_is_computed_once():
+    """PixArt's caption and the keys and values of its words: once a run, at every step where an adapter or a policy might act on them."""
+    net = backbones.get("PixArt").tiny()
+    words = {n: m for n, m in net.named_modules() if n == "text.up" or n.endswith(("cross.core.k", "cross.core.v"))}
+    seen: Counter[str] = Counter()
+    for name, module in words.items():
+        module.register_forward_hook(lambda *_, name=name: seen.update([name]))
+    cond = Conditions({"text": conditions([3, 2]).tokens["text"]})
+    run = partial(draw, request=DrawRequest(SHAPE, {"cond": cond, "uncond": cond}), rows=Rows((0, 1)))
+    plain = run(ode(Denoiser(net), guidance=2.0, steps=4))
+    assert set(seen) == set(words) and set(seen.values()) == {1}
+    seen.clear()
+    adapted = ode(Denoiser(net), guidance=2.0, steps=4)
+    same = run(replace(adapted, adapters={"blocks.0.cross.core.k": Unchanged()}))
+    assert set(seen.values()) == {4}
+    assert torch.equal(plain, same)
+
+
+class Unchanged:
+    laneless = True
+
+    def __call__(self, linear, x, base, call):
+        return base(x)
+
+
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "unipc", "renoise"])
 def test_a_row_is_itself(solver: str, guidance: float):
     """Seed 3 in a batch of four, among longer prompts, equals seed 3 alone."""
     denoiser, cond = Denoiser(mmdit()), conditions([4, 2, 7, 3])
@@ -96,7 +124,7 @@ def test_a_row_is_itself(solver: str, guidance: float):
 
 @pytest.mark.parametrize("path", ["linear", "cosine"])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "unipc"])
 def test_a_network_that_knows_the_picture_draws_it_whatever_it_predicts(solver: str, prediction: Prediction, path: str):
     """From t = 0.9: a prediction of eps at t = 1 says nothing of x_0."""
     clean = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(2))
@@ -136,7 +164,7 @@ def test_starting_from_a_picture_needs_a_picture():
     torch.testing.assert_close(run.walk.y, 0.5 * clean + 0.5 * Rows((0,)).normal(SHAPE, "noise"))
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "unipc"])
 def test_progress_counts_steps_and_previews_x0(solver: str):
     steps: list[Step] = []
     denoiser = toy(lambda x, t, cond: x / rows(t).clamp_min(0.1))

@@ -19,7 +19,7 @@ def walk(name: str, y: Tensor, times: Tensor, flow) -> Tensor:
     while not run.done:
         place, s = solver.place(run)
         u = flow(place, s)
-        run = solver.advance(run, Seen(place - s * u, place + (1 - s) * u))
+        run = solver.advance(run, Seen(place - s * u, place + (1 - s) * u, noise(*u.shape)))
     return run.y
 
 
@@ -91,7 +91,37 @@ def test_dpm_solver_parity_with_diffusers(steps: int):
     assert relative(walk("dpm++2m", noise(), scheduler.sigmas.double(), nonlinear), x) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 20])
+def test_unipc_parity_with_diffusers(steps: int, shift: float):
+    from diffusers import UniPCMultistepScheduler
+
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    scheduler.set_timesteps(steps)
+    x = noise()
+    for t, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
+        x = scheduler.step(nonlinear(x, float(sigma)), t, x, return_dict=False)[0]
+    assert relative(walk("unipc", noise(), scheduler.sigmas.double(), nonlinear), x) <= 1e-5
+
+
+def test_unipc_begins_at_pure_noise_as_it_does_a_little_below():
+    times = grid(12, 3.0)
+    near = times.clone()
+    near[0] -= 1e-9
+    assert relative(walk("unipc", noise(), times, nonlinear), walk("unipc", noise(), near, nonlinear)) <= 1e-5
+
+
+def test_renoising_leaps_and_refuses_to_go_without_noise():
+    x0, eps, fresh = noise(1, 2, 3), torch.randn(1, 2, 3), torch.randn(1, 2, 3)
+    solver, run = solvers.get("renoise")(), start(eps, grid(2))
+    with pytest.raises(UsageError, match="without fresh noise"):
+        solver.advance(run, Seen(x0, eps))
+    run = solver.advance(run, Seen(x0, eps, fresh))
+    torch.testing.assert_close(run.y, 0.5 * x0 + 0.5 * fresh)
+    assert torch.equal(solver.advance(run, Seen(x0, eps, fresh)).y, x0) and solver.draws
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm++2m", "unipc"])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_a_model_that_knows_x0_is_followed_exactly_in_any_number_of_steps(name: str, steps: int):
     """eps - x_0 is constant along a straight line, so one step suffices."""
@@ -114,7 +144,7 @@ def test_orders_of_convergence_from_noise_to_data(name: str, expected: float):
     assert order(name, (24, 96), (1.0, 0.0)) == pytest.approx(expected, abs=0.15)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("euler", 1.0), ("heun", 2.0), ("dpm++2m", 2.0)])
+@pytest.mark.parametrize(("name", "expected"), [("euler", 1.0), ("heun", 2.0), ("dpm++2m", 2.0), ("unipc", 2.0)])
 def test_orders_of_convergence_inside_the_path(name: str, expected: float):
     """DPM-Solver++ has order 2 where log-SNR steps shrink with the step, so not in the last steps to s = 0 of an even grid."""
     assert order(name, (24, 96), (0.8, 0.3)) == pytest.approx(expected, abs=0.2)

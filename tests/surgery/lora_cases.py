@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tests.backbones.peers import FLUX, PIXART, SD1, SD3, SDXL, asked, ours_of, peer
+from tests.backbones.peers import FLUX, HIDREAM, PIXART, SD1, SD3, SDXL, asked, ours_of, peer
 from torch import Tensor, nn
 
 from sfumato.core.call import Call
@@ -26,6 +26,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "pixart": ("PixArtTransformer2DModel", {**PIXART, "sample_size": 128, "patch_size": 1}, (4, 3)),
     "sd1": ("UNet2DConditionModel", {**SD1, "layers_per_block": 1}, (5, 4)),
     "sdxl": ("UNet2DConditionModel", {**SDXL, "layers_per_block": 2}, (4, 6)),
+    "hidream": ("HiDreamImageTransformer2DModel", HIDREAM, (6, 10)),
 }
 
 

@@ -1,5 +1,7 @@
 """`TextStates` as a container, and the memo of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,6 +17,9 @@ class Counting:
     def __init__(self, encoder: TextEncoder) -> None:
         self.name, self.width, self.pooled_width, self.max_tokens = encoder.name, encoder.width, encoder.pooled_width, encoder.max_tokens
         self.encoder, self.asked = encoder, []
+
+    def to(self, *where: object) -> None:
+        self.asked.append(list(where))
 
     def encode(self, prompts: list[str]) -> TextStates:
         self.asked.append(list(prompts))
@@ -38,6 +43,15 @@ def test_rows_and_concat_are_inverse() -> None:
     assert joined.row(1).tokens.shape == (1, 1, 3) and torch.equal(joined.row(-1).tokens, b.tokens)
     with pytest.raises(IndexError):
         joined.row(3)
+
+
+def test_further_states_go_where_their_prompts_go() -> None:
+    a, b = (replace(made(lengths), more={"taps": made(taps)}) for lengths, taps in (([3, 1], [2, 6]), ([5], [4])))
+    joined = TextStates.concat([a, b]).to(dtype=torch.bfloat16)
+    assert joined.more["taps"].tokens.shape == (3, 6, 3) and joined.more["taps"].tokens.dtype == torch.bfloat16
+    assert torch.equal(joined.row(2).more["taps"].tokens, b.more["taps"].tokens.bfloat16())
+    with pytest.raises(ValueError, match="do not belong together"):
+        replace(made([3, 1]), more={"taps": made([2])})
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -98,3 +112,13 @@ def test_the_memo_refuses_nonsense(minilm: MiniLM) -> None:
         Cached(minilm, size=0)
     with pytest.raises(UsageError):
         Cached(minilm).encode("cat")
+
+
+def test_moving_the_encoder_clears_its_memo_and_minilm_stays(minilm: MiniLM) -> None:
+    counting = Counting(minilm)
+    cached = Cached(counting)
+    cached.encode(["a"])
+    assert cached.to("cpu", torch.bfloat16) is cached
+    cached.encode(["a"])
+    assert counting.asked == [["a"], ["cpu", torch.bfloat16], ["a"]]
+    assert minilm.to("meta", torch.bfloat16).encode(["a"]).tokens.dtype == torch.float32 and minilm.bert.token.weight.device.type == "cpu"

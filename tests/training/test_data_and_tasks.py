@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tests.builders import Toy, codec, conditions
 from tests.training.tasks import config, diffusion, latents, table
 
+from sfumato.backbones.dit import tiny
 from sfumato.core.conditions import Conditions, Slot
+from sfumato.core.config import from_dict, to_dict
 from sfumato.core.denoiser import Meaning
 from sfumato.core.errors import ConfigError, DataError
 from sfumato.core.rng import Draws
@@ -133,6 +135,30 @@ def test_groups_are_dropped_independently():
 def test_slots_of_one_group_must_agree_on_their_dropout():
     with pytest.raises(ConfigError, match="group 'text'"):
         DiffusionTask(Toy(lambda x, t, cond: x), slots=(Slot("text", 0.1), Slot("pooled", 0.3)))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+def test_dit_learns_what_no_class_is(p: float):
+    """One step: the table's rows of the classes that were shown, and that of none, get a gradient, and no others."""
+    net = tiny(depth=1)
+    task = DiffusionTask(net, slots=(net.config.slot(p),))
+    labels = torch.tensor([0, 0, 3, 1] * 4)
+    batch = {"latents": torch.randn(16, 4, 8, 8), "cond": Conditions(scalars={"class": labels})}
+    gone = Draws(7, 0).uniform((16,), "drop class") < p
+    task.loss(PHASE, batch, {}, Draws(7, 0)).total.backward()
+    taught = net.classes.weight.grad.abs().sum(1) > 0
+    shown = torch.where(gone, torch.tensor(net.config.classes), labels)
+    assert set(taught.nonzero().flatten().tolist()) == set(shown.tolist())
+    assert bool(taught[-1]) == bool(gone.any()) == (p > 0)
+    before = net.classes.weight.detach().clone()
+    torch.optim.SGD(net.parameters(), 0.1).step()
+    assert torch.equal((net.classes.weight != before).any(1), taught)
+
+
+def test_the_slot_of_classes_is_saved_with_the_model():
+    slot = tiny(classes=7).config.slot(0.2)
+    assert (slot.dropout, slot.value) == (0.2, 7.0)
+    assert from_dict(Slot, json.loads(json.dumps(to_dict(slot)))) == slot
 
 
 def test_the_objective_must_train_what_is_saved():

@@ -30,10 +30,13 @@ class Backbones(Registry[Family]):
 
 
 backbones = Backbones("backbone")
+backbones.lazy("AsCAN", "sfumato.backbones.ascan:FAMILY")
 backbones.lazy("MMDiT", "sfumato.backbones.mmdit:FAMILY")
 backbones.lazy("Flux", "sfumato.backbones.flux:FAMILY")
 backbones.lazy("DiT", "sfumato.backbones.dit:FAMILY")
+backbones.lazy("HiDream", "sfumato.backbones.hidream:FAMILY")
 backbones.lazy("Lumina2", "sfumato.backbones.lumina2:FAMILY")
+backbones.lazy("MicroDiT", "sfumato.backbones.microdit:FAMILY")
 backbones.lazy("NextDiT", "sfumato.backbones.nextdit:FAMILY")
 backbones.lazy("PixArt", "sfumato.backbones.pixart:FAMILY")
 backbones.lazy("Sana", "sfumato.backbones.sana:FAMILY")

@@ -16,17 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from ..core.call import Call
-from ..core.conditions import Conditions
+from ..core.conditions import Conditions, Slot
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape, JointAttention
+from ..nn.attention import AttentionShape
 from ..nn.embeddings import PatchEmbedding, TimeEmbedding, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
+from ..nn.linear_attention import SelfAttention, self_attention
 from ..nn.mlp import MLP
 from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
-from ..nn.picture import PictureAttention, PictureMLP
+from ..nn.picture import PICTURE, ModulatedAttention, ModulatedMLP
 from ..nn.positions import sincos_2d
 from . import Family
 
@@ -38,7 +39,8 @@ class DiTConfig:
     classes: how many, that for "none" not counted.   channels: of a latent.   patch: latent cells per token side.   span: every picture's
     sides cover the positions [0, span).   variance: also predicts the reverse process's variance.   bias: of q, k and v.   gelu: "tanh" or
     "none" (exact).   eps, affine: of the norm before an MLP.   closed: the time's slowest rate is 1 / 10000 itself (diffusers' class)
-    rather than the step before it (the paper's code).
+    rather than the step before it (the paper's code).   attention: "softmax", or linear in the tokens, alone or with a convolution of the
+    values or of the branch's input beside it (LiT, arXiv 2501.12976).
     """
 
     depth: int = 28
@@ -55,6 +57,7 @@ class DiTConfig:
     eps: float = 1e-6
     affine: bool = False
     closed: bool = False
+    attention: SelfAttention = "softmax"
 
     def __post_init__(self) -> None:
         sizes = (self.depth, self.width, self.heads, self.classes, self.channels, self.patch, self.mlp_ratio)
@@ -63,6 +66,10 @@ class DiTConfig:
         if self.width % self.heads or self.width % 4:
             raise ConfigError(f"width is {self.width}", f"a multiple of 4 and of the number of heads, {self.heads}")
 
+    def slot(self, dropout: float = 0.1) -> Slot:
+        """The slot "class" as it is trained: dropped this often, the class after the last in its stead."""
+        return Slot("class", dropout, null="value", group="class", value=self.classes)
+
 
 class DiT(Network):
     """Stream in: "image", latents (B, C, h, w) with t (B,). Predicts "image" (B, C, h, w) and, with `variance`, "variance" of that shape.
@@ -70,12 +77,12 @@ class DiT(Network):
     Slot: scalar "class" (B,), whole numbers 0 ... classes, of which the last stands for none.
     """
 
-    capabilities = frozenset({"softmax"})
     slots = frozenset({"class"})
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
+        self.capabilities = frozenset({"softmax" if config.attention == "softmax" else "linear"})
         width = config.width
         self.patch = PatchEmbedding(config.channels, width, config.patch)
         self.time = TimeEmbedding(width, closed=config.closed)
@@ -83,7 +90,7 @@ class DiT(Network):
         self.final_norm = LayerNorm(width)
         self.final_modulation = Modulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels * (2 if config.variance else 1), "head")
-        self.set_program([Block(AttentionBranch(config), MLPBranch(config)) for _ in range(config.depth)])
+        self.set_program([_block(config) for _ in range(config.depth)])
         _initialise(self)
         name_linears(self)
 
@@ -110,30 +117,14 @@ class DiT(Network):
         return dict(zip(("image", "variance"), out.split(self.config.channels, dim=1), strict=False))
 
 
-class AttentionBranch(PictureAttention):
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.norm, self.modulation = LayerNorm(config.width), Modulation(config.width, 3)
-        self.core = JointAttention(AttentionShape(config.width, config.heads, qk_norm=False, bias=config.bias), self.streams)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.norm, self.modulation, state, call)
-
-
-class MLPBranch(PictureMLP):
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(config.width, config.eps) if config.affine else LayerNorm(config.width, config.eps)
-        self.modulation = Modulation(config.width, 3)
-        self.core = MLP(config.width, config.mlp_ratio * config.width, config.gelu)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.norm, self.modulation, state, call)
-
-
-def _modulated(norm: nn.Module, modulation: Modulation, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    shift, scale, gate = modulation(state.cond["c"], call)
-    return {"image": modulate(norm(state["image"]), shift, scale)}, {"image": gate}
+def _block(config: DiTConfig) -> Block:
+    width, shape = config.width, AttentionShape(config.width, config.heads, qk_norm=False, bias=config.bias)
+    norm = nn.LayerNorm(width, config.eps) if config.affine else LayerNorm(width, config.eps)
+    mlp = MLP(width, config.mlp_ratio * width, config.gelu)
+    return Block(
+        ModulatedAttention(self_attention(config.attention, shape, PICTURE), LayerNorm(width), Modulation(width, 3)),
+        ModulatedMLP(mlp, norm, Modulation(width, 3)),
+    )
 
 
 def _initialise(net: DiT) -> None:

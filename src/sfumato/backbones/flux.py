@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.call import Call, Site
+from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError
-from ..core.program import Block, Branch, Network, SiteInfo
+from ..core.program import Block, Network
 from ..core.state import State, Stream
 from ..nn.attention import ANY, AttentionShape, JointAttention
 from ..nn.embeddings import MLPEmbedding, TimeEmbedding, pack, token_grid, unpack
+from ..nn.joint import StreamsAttention, StreamsMLP
 from ..nn.linear import Linear, name_linears
-from ..nn.mlp import MLP, shared_units
+from ..nn.mlp import MLP
 from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.positions import Rotary, grid_coordinates
@@ -84,9 +85,7 @@ class Flux(Network):
         self.final_norm = LayerNorm(width)
         self.final_modulation = Modulation(width, 2)
         self.final = Linear(width, patched, "head")
-        duals = [Block(DualAttention(config), DualMLP(config)) for _ in range(config.dual)]
-        singles = [Block((SingleAttention(config), SingleMLP(config))) for _ in range(config.single)]
-        self.set_program([*duals, *singles])
+        self.set_program([*(_dual(config) for _ in range(config.dual)), *(_single(config) for _ in range(config.single))])
         _initialise(self)
         name_linears(self)
 
@@ -100,13 +99,17 @@ class Flux(Network):
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
         self.refuse_strangers(streams)
         latents, dtype = streams["image"].x, self.patch.weight.dtype
-        grid, text = token_grid(latents, self.config.patch), cond.tokens["text"]
-        words = self.text(text.silenced(dtype), call).to(dtype)
+        grid = token_grid(latents, self.config.patch)
         image = self.patch(pack(latents.to(dtype), self.config.patch), call).to(dtype)
         return {
-            "text": Stream(words, keep=text.keep, pos=words.new_zeros(1, words.shape[1], 3, dtype=torch.float32)),
+            **self.told(cond, call),
             "image": Stream(image, grid=grid, t=streams["image"].t, pos=grid_coordinates(*grid).to(latents.device)),
         }
+
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        text, dtype = cond.tokens["text"], self.patch.weight.dtype
+        words = self.text(text.silenced(dtype), call).to(dtype)
+        return {"text": Stream(words, keep=text.keep, pos=words.new_zeros(1, words.shape[1], 3, dtype=torch.float32))}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         shift, scale = self.final_modulation(state.cond["c"], call)
@@ -116,104 +119,23 @@ class Flux(Network):
         return {"image": unpack(tokens, grid, self.config.patch)}
 
 
-class _Attention(Branch):
-    """Attention over text and image; `roles` have weights of their own."""
-
-    name = "attention"
-    streams = STREAMS
-
-    def __init__(self, config: FluxConfig, roles: tuple[str, ...]) -> None:
-        super().__init__()
-        self.norm = LayerNorm(config.width)
-        self.modulation = nn.ModuleDict({r: Modulation(config.width, 3) for r in roles})
-        self.core = JointAttention(AttentionShape(config.width, config.heads), roles, rotate=Rotary(config.axes))
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.modulation, self.norm, state, call)
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
-        return outputs
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-        width = self.norm.width
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            total = sum(tokens[s] for s in STREAMS)
-            return 4 * total * width * width + 2 * total * total * width
-
-        return SiteInfo(site, STREAMS, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
+def _attention(config: FluxConfig, roles: tuple[str, ...]) -> StreamsAttention:
+    core = JointAttention(AttentionShape(config.width, config.heads), roles, rotate=Rotary(config.axes))
+    return StreamsAttention(STREAMS, core, config.width)
 
 
-class DualAttention(_Attention):
-    def __init__(self, config: FluxConfig) -> None:
-        super().__init__(config, STREAMS)
+def _mlps(config: FluxConfig, roles: tuple[str, ...], last_bias: bool) -> nn.ModuleDict:
+    return nn.ModuleDict({r: MLP(config.width, config.mlp_ratio * config.width, last_bias=last_bias) for r in roles})
 
 
-class SingleAttention(_Attention):
-    def __init__(self, config: FluxConfig) -> None:
-        super().__init__(config, (ANY,))
+def _dual(config: FluxConfig) -> Block:
+    return Block(_attention(config, STREAMS), StreamsMLP(STREAMS, _mlps(config, STREAMS, last_bias=True), config.width))
 
 
-class _MLP(Branch):
-    """One MLP per role."""
-
-    name = "mlp"
-    streams = STREAMS
-
-    def __init__(self, config: FluxConfig, roles: tuple[str, ...], last_bias: bool) -> None:
-        super().__init__()
-        self.core = nn.ModuleDict({r: MLP(config.width, config.mlp_ratio * config.width, last_bias=last_bias) for r in roles})
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {n: self.core[_own(self.core, state.role(n))](x, call) for n, x in inputs.items()}
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-        each, units = shared_units(self.core, f"{prefix}.core")
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            return sum(tokens[s] * each for s in STREAMS)
-
-        return SiteInfo(site, STREAMS, info.parameters, (units,), cost)
-
-
-class DualMLP(_MLP):
-    def __init__(self, config: FluxConfig) -> None:
-        super().__init__(config, STREAMS, last_bias=True)
-        self.norm = LayerNorm(config.width)
-        self.modulation = nn.ModuleDict({r: Modulation(config.width, 3) for r in STREAMS})
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.modulation, self.norm, state, call)
-
-
-class SingleMLP(_MLP):
-    """Beside the attention of its group: the same modulated tokens, the same gate, and the output's bias is the attention's."""
-
-    reads = "attention"
-
-    def __init__(self, config: FluxConfig) -> None:
-        super().__init__(config, (ANY,), last_bias=False)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {n: state.cond[f"attention.{n}"] for n in state.streams}, {n: state.cond[f"attention.{n}.gate"] for n in state.streams}
-
-
-def _own(layers: nn.ModuleDict, role: str) -> str:
-    return role if role in layers else ANY
-
-
-def _modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Streams under the vectors of their role."""
-    inputs: dict[str, Tensor] = {}
-    gates: dict[str, Tensor] = {}
-    vectors = {role: layer(state.cond["c"], call) for role, layer in modulation.items()}
-    for name in state.streams:
-        shift, scale, gates[name] = vectors[_own(modulation, state.role(name))]
-        inputs[name] = modulate(norm(state[name]), shift, scale)
-    return inputs, gates
+def _single(config: FluxConfig) -> Block:
+    """The MLP stands beside the attention: the same modulated tokens, the same gate, and the output's bias is the attention's."""
+    beside = StreamsMLP(STREAMS, _mlps(config, (ANY,), last_bias=False), config.width, reads="attention")
+    return Block((_attention(config, (ANY,)), beside))
 
 
 def _initialise(net: Flux) -> None:

@@ -96,17 +96,18 @@ class Lumina2(Network):
 
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
         self.refuse_strangers(streams)
-        latents, text, dtype = streams["image"].x, cond.tokens["text"], self.patch.weight.dtype
+        latents, keep, dtype = streams["image"].x, cond.tokens["text"].keep, self.patch.weight.dtype
         grid = token_grid(latents, self.config.patch)
         image = self.patch(patchify(latents.to(dtype), self.config.patch), call).to(dtype)
+        cells = grid_coordinates(*grid).to(latents.device).repeat(len(keep), 1, 1)
+        cells[..., 0] = keep.sum(1, keepdim=True)
+        return {**self.told(cond, call), "image": Stream(image, grid=grid, t=streams["image"].t, pos=cells)}
+
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        text, dtype = cond.tokens["text"], self.patch.weight.dtype
         words = self.text(self.text_norm(text.silenced(dtype)), call).to(dtype)
         number = text.keep.cumsum(1).float()  # of each word, counted from 1; the last is how many there are
-        cells = grid_coordinates(*grid).to(latents.device).repeat(len(number), 1, 1)
-        cells[..., 0] = text.keep.sum(1, keepdim=True)
-        return {
-            "text": Stream(words, keep=text.keep, pos=pad((number - 1).clamp(min=0)[..., None], (0, 2))),
-            "image": Stream(image, grid=grid, t=streams["image"].t, pos=cells),
-        }
+        return {"text": Stream(words, keep=text.keep, pos=pad((number - 1).clamp(min=0)[..., None], (0, 2)))}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         (scale,) = self.final_modulation(state.cond["c"], call)

@@ -25,6 +25,7 @@ from ..core.program import Block, Branch, Network, SiteInfo
 from ..core.state import State, Stream
 from ..nn.attention import AttentionShape, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
+from ..nn.joint import modulated
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP, shared_units
 from ..nn.modulation import Modulation, modulate
@@ -106,19 +107,19 @@ class MMDiT(Network):
         # The table is added in fp32 so that autocast cannot round it.
         table = sincos_2d(*grid, self.config.width, self.config.base_grid, self.config.positions, self.config.table_grid).to(latents.device)
         image = self.patch(latents.to(dtype)).float() + table
-        text = cond.tokens["text"]
-        out = {
-            "image": Stream(image.to(dtype), grid=grid, t=streams["image"].t),
-            "text": Stream(self._words(text.states, text.keep, call), keep=text.keep),
-        }
+        out = {"image": Stream(image.to(dtype), grid=grid, t=streams["image"].t), **self.told(cond, call)}
         for name in streams.keys() - {"image"}:
             other = streams[name]
             if other.role != "text" or name in out:
                 raise UsageError(f"an MM-DiT cannot embed the stream {name!r} of role {other.role!r}", "other streams have the role 'text'")
-            out[name] = replace(other, x=self._words(other.x, other.keep, call))
+            out[name] = replace(other, x=self._embedded(other.x, other.keep, call))
         return out
 
-    def _words(self, states: Tensor, keep: Tensor | None, call: Call | None) -> Tensor:
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        text = cond.tokens["text"]
+        return {"text": Stream(self._embedded(text.states, text.keep, call), keep=text.keep)}
+
+    def _embedded(self, states: Tensor, keep: Tensor | None, call: Call | None) -> Tensor:
         dtype = self.text.weight.dtype
         # Zeroed padding is finite whatever was in it; masked keys then contribute exactly nothing.
         states = states.to(dtype) if keep is None else states.to(dtype).masked_fill(~keep[..., None], 0.0)
@@ -142,7 +143,7 @@ class AttentionBranch(Branch):
         self.core = JointAttention(AttentionShape(config.width, config.heads, config.qk_norm), self.streams, silent)
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.modulation, self.norm, state, call)
+        return modulated(self.modulation, self.norm, state, call)
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
         outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
@@ -191,7 +192,7 @@ class MLPBranch(Branch):
         self.core = nn.ModuleDict({s: MLP(config.width, config.mlp_ratio * config.width) for s in streams})
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return _modulated(self.modulation, self.norm, state, call)
+        return modulated(self.modulation, self.norm, state, call)
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         return {s: self.core[state.role(s)](x, call) for s, x in inputs.items()}
@@ -204,19 +205,6 @@ class MLPBranch(Branch):
             return sum(tokens[s] * each for s in self.streams)
 
         return SiteInfo(site, self.streams, info.parameters, (units,), cost)
-
-
-def _modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Every stream whose role has a modulation here; streams of one role share its vectors."""
-    inputs: dict[str, Tensor] = {}
-    gates: dict[str, Tensor] = {}
-    vectors = {role: layer(state.cond["c"], call) for role, layer in modulation.items()}
-    for name in (n for n in state.streams if state.role(n) in vectors):
-        shift, scale, *gate = vectors[state.role(name)]
-        inputs[name] = modulate(norm(state[name]), shift, scale)
-        if gate:
-            gates[name] = gate[0]
-    return inputs, gates
 
 
 def _block(config: MMDiTConfig, index: int) -> Block:

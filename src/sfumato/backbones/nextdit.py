@@ -21,9 +21,9 @@ from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError
 from ..core.program import Block, Network
-from ..core.state import State, Stream
+from ..core.state import Pair, State, Stream
 from ..nn.attention import AttentionShape, GatedAttention
-from ..nn.embeddings import TimeEmbedding, pack, token_grid, unpatchify
+from ..nn.embeddings import TimeEmbedding, pack, pooled, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import SwiGLU
 from ..nn.modulation import Modulation
@@ -93,18 +93,22 @@ class NextDiT(Network):
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
         time, text = self.time(self.level(streams), call), cond.tokens["text"]
         # A dropped text has no words: its mean is then zero.
-        mean = text.silenced(torch.float32).sum(1) / text.keep.sum(1, keepdim=True).clamp(min=1)
-        return {"c": time + self.caption(self.caption_norm(mean.to(time.dtype)), call), "time": time}
+        mean = pooled(text.states, text.keep).to(time.dtype)
+        return {"c": time + self.caption(self.caption_norm(mean), call), "time": time}
 
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
         self.refuse_strangers(streams)
-        latents, text, dtype = streams["image"].x, cond.tokens["text"], self.patch.weight.dtype
+        latents, dtype = streams["image"].x, self.patch.weight.dtype
         grid = token_grid(latents, self.config.patch)
         image = self.patch(pack(latents.to(dtype), self.config.patch), call).to(dtype)
         return {
             "image": Stream(image, grid=grid, t=streams["image"].t, pos=grid_coordinates(*grid)[..., 1:].to(latents.device)),
-            "text": Stream(text.silenced(dtype), keep=text.keep, update=False),
+            **self.told(cond, call),
         }
+
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        text = cond.tokens["text"]
+        return {"text": Stream(text.silenced(self.patch.weight.dtype), keep=text.keep, update=False)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         (scale,) = self.final_modulation(state.cond["c"], call)
@@ -117,6 +121,8 @@ class NextDiT(Network):
 class AttentionBranch(SandwichAttention):
     """The picture attends to itself and to the words, which have a norm of their own."""
 
+    core: GatedAttention
+
     def __init__(self, config: NextDiTConfig, width_c: int, rotary: Rotary) -> None:
         shape = AttentionShape(
             config.width, config.heads, config.qk_norm, bias=False, norm="layer across", kv_heads=config.kv_heads, out_bias=False, eps=1e-5
@@ -128,6 +134,10 @@ class AttentionBranch(SandwichAttention):
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         inputs, gates = super().prepare(state, call)
         return {**inputs, "text": self.words(state["text"])}, gates
+
+    def stored(self, streams: Mapping[str, Stream]) -> Pair | None:
+        text = streams.get("text")
+        return None if text is None else self.core.heard(self.words(text.x))
 
 
 def _block(config: NextDiTConfig, width_c: int, rotary: Rotary) -> Block:

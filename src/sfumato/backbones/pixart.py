@@ -23,9 +23,10 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape, CrossAttention, JointAttention
+from ..nn.attention import AttentionShape, CrossAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, sinusoid, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
+from ..nn.linear_attention import SelfAttention, self_attention
 from ..nn.mlp import MLP
 from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm
@@ -41,7 +42,8 @@ class PixArtConfig:
     channels: of a latent.   patch: latent cells per token side.   text_width: of the slot "text".   span: every picture's sides cover the
     positions [0, span).   sizes: reads the slot "sizes" (height, width, aspect ratio of the training picture; PixArt-alpha at 1024).
     variance: also predicts the reverse process's variance.   compress: numbers of the blocks whose keys and values are reduced by `ratio`
-    each way.
+    each way.   attention: of the picture to itself, "softmax", or linear in the tokens, alone or with a convolution of the values or of the
+    branch's input beside it (LiT, arXiv 2501.12976).
     """
 
     depth: int = 28
@@ -56,6 +58,7 @@ class PixArtConfig:
     variance: bool = True
     compress: tuple[int, ...] = ()
     ratio: int = 2
+    attention: SelfAttention = "softmax"
 
     def __post_init__(self) -> None:
         if min(self.depth, self.width, self.heads, self.channels, self.patch, self.mlp_ratio, self.ratio) < 1 or self.span <= 0:
@@ -64,6 +67,8 @@ class PixArtConfig:
             raise ConfigError(f"width is {self.width}", f"a multiple of 4, of the {self.heads} heads" + (" and of 3" if self.sizes else ""))
         if outside := [i for i in self.compress if not 0 <= i < self.depth]:
             raise ConfigError(f"compress names the blocks {outside}", f"blocks are 0 to {self.depth - 1}")
+        if self.compress and self.attention != "softmax":
+            raise ConfigError(f"compress with attention {self.attention!r}", "only softmax attention reads reduced keys and values")
 
 
 class PixArt(Network):
@@ -72,11 +77,10 @@ class PixArt(Network):
     Slots: tokens "text" (B, N, text_width); with `sizes`, vector "sizes" (B, 3) in pixels, pixels, height / width.
     """
 
-    capabilities = frozenset({"softmax", "cross"})
-
     def __init__(self, config: PixArtConfig) -> None:
         super().__init__()
         self.config = config
+        self.capabilities = frozenset({"softmax" if config.attention == "softmax" else "linear", "cross"})
         self.slots = frozenset({"text", "sizes"} if config.sizes else {"text"})
         width = config.width
         self.patch = PatchEmbedding(config.channels, width, config.patch)
@@ -108,11 +112,11 @@ class PixArt(Network):
         dtype = self.shared.weight.dtype
         table = sincos_2d(*grid, self.config.width, self.config.span, "corner").to(latents.device)
         image = (self.patch(latents.to(dtype)).float() + table).to(dtype)
-        text = cond.tokens["text"]
-        return {
-            "image": Stream(image, grid=grid, t=streams["image"].t),
-            "text": Stream(self.text(text.silenced(dtype), call).to(dtype), keep=text.keep, update=False),
-        }
+        return {"image": Stream(image, grid=grid, t=streams["image"].t), **self.told(cond, call)}
+
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        text, dtype = cond.tokens["text"], self.shared.weight.dtype
+        return {"text": Stream(self.text(text.silenced(dtype), call).to(dtype), keep=text.keep, update=False)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         shift, scale = self.final_modulation(state.cond["c"][:, None])
@@ -128,7 +132,7 @@ class SelfBranch(PictureAttention):
         super().__init__()
         self.norm, self.modulation = LayerNorm(config.width), TableModulation(config.width, 3)
         shape, ratio = AttentionShape(config.width, config.heads, qk_norm=False), config.ratio if index in config.compress else 1
-        self.core = JointAttention(shape, self.streams, ratio=ratio)
+        self.core = self_attention(config.attention, shape, self.streams, ratio)
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         shift, scale, gate = self.modulation(state.cond["t0"][:, :3])

@@ -103,16 +103,17 @@ class Sana(Network):
 
     def embed(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Stream]:
         self.refuse_strangers(streams)
-        latents, text, dtype = streams["image"].x, cond.tokens["text"], self.shared.weight.dtype
+        latents, dtype = streams["image"].x, self.shared.weight.dtype
         grid = token_grid(latents, self.config.patch)
         image = self.patch(latents.to(dtype))
         if self.config.span:
             image = image.float() + sincos_2d(*grid, self.config.width, self.config.span, "corner").to(latents.device)
+        return {"image": Stream(image.to(dtype), grid=grid, t=streams["image"].t), **self.told(cond, call)}
+
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        text, dtype = cond.tokens["text"], self.shared.weight.dtype
         words = self.text_norm(self.text(text.silenced(dtype), call))
-        return {
-            "image": Stream(image.to(dtype), grid=grid, t=streams["image"].t),
-            "text": Stream(words.to(dtype), keep=text.keep, update=False),
-        }
+        return {"text": Stream(words.to(dtype), keep=text.keep, update=False)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         shift, scale = self.final_modulation(state.cond["c"][:, None])

@@ -13,7 +13,6 @@ many rows and columns there are at its level. May touch nn/ and core/.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from ..core.state import State, Stream
 from ..nn.attention import AttentionShape
 from ..nn.conv import Down, Residual, Up
 from ..nn.embeddings import MLPEmbedding, TimeEmbedding, sinusoid
-from ..nn.grids import plane, tokens
+from ..nn.grids import at_level, plane, tokens
 from ..nn.linear import Linear, name_linears
 from ..nn.norms import GroupNorm
 from ..nn.rewires import Join, Push
@@ -85,11 +84,15 @@ class UNet(Network):
                 f"a latent of {rows} x {columns} is not halved {len(self.config.widths) - 1} times", f"multiples of {halvings}"
             )
         image = Stream(tokens(self.entry(latents.to(dtype))), grid=(rows, columns), t=streams["image"].t)
+        return {"image": image, **self.told(cond, call)}
+
+    def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
+        dtype = self.entry.weight.dtype
         if not self.config.image_width:
             text = cond.tokens["text"]
-            return {"image": image, "text": Stream(text.silenced(dtype), keep=text.keep, update=False)}
+            return {"text": Stream(text.silenced(dtype), keep=text.keep, update=False)}
         states = self.image_tokens(cond.vectors["image_embedding"].to(dtype), call).unflatten(1, (-1, self.config.text_width))
-        return {"image": image, "text": Stream(self.image_norm(states).to(dtype), update=False)}
+        return {"text": Stream(self.image_norm(states).to(dtype), update=False)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         image = state.streams["image"]
@@ -98,14 +101,7 @@ class UNet(Network):
 
     def sites(self) -> tuple[SiteInfo, ...]:
         """As every network's; costs are asked with the whole picture's tokens and counted with those of the site's level."""
-        return tuple(_at_level(info, self.parts[info.site.block].level) for info in super().sites())
-
-
-def _at_level(info: SiteInfo, level: int) -> SiteInfo:
-    def cost(tokens: Mapping[str, int]) -> int:
-        return info.cost({**tokens, "image": tokens["image"] // 4**level})
-
-    return replace(info, cost=cost)
+        return tuple(at_level(info, self.parts[info.site.block].level) for info in super().sites())
 
 
 def _item(part: Part, config: UNetConfig) -> nn.Module:

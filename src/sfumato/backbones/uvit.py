@@ -18,15 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..core.call import Call, Site
+from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Branch, Network, SiteInfo
+from ..core.program import Block, Network
 from ..core.state import State, Stream
 from ..nn.attention import ANY, AttentionShape, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, sinusoid, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP
+from ..nn.picture import PlainAttention, PlainMLP
 from ..nn.rewires import skipped
 from . import Family
 
@@ -78,7 +79,7 @@ class UViT(Network):
         self.final_norm = nn.LayerNorm(width)
         self.final = Linear(width, config.patch**2 * config.channels, "head")
         self.smooth = nn.Conv2d(config.channels, config.channels, 3, padding=1) if config.smooth else nn.Identity()
-        blocks: list[nn.Module] = [Block(AttentionBranch(config), MLPBranch(config)) for _ in range(config.depth + 1)]
+        blocks: list[nn.Module] = [_block(config) for _ in range(config.depth + 1)]
         self.set_program(skipped(blocks, width) if config.skips else blocks)
         _initialise(self)
         name_linears(self)
@@ -120,59 +121,12 @@ class UViT(Network):
         return {"image": answer}
 
 
-class AttentionBranch(Branch):
-    """x += Attention(LN(x)) over the whole sequence; q, k and v have no bias."""
-
-    name = "attention"
-    streams = STREAMS
-
-    def __init__(self, config: UViTConfig) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(config.width)
-        self.core = JointAttention(AttentionShape(config.width, config.heads, qk_norm=False, bias=False), (ANY,))
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {n: self.norm(s.x) for n, s in state.streams.items()}, {}
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
-        return outputs
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-        width = self.core._of(ANY).q.in_features
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            total = sum(tokens.values())
-            return 4 * total * width * width + 2 * total * total * width
-
-        return SiteInfo(site, STREAMS, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
-
-
-class MLPBranch(Branch):
-    """x += MLP(LN(x)), exact GELU."""
-
-    name = "mlp"
-    streams = STREAMS
-
-    def __init__(self, config: UViTConfig) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(config.width)
-        self.core = MLP(config.width, config.mlp_ratio * config.width, "none")
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {n: self.norm(s.x) for n, s in state.streams.items()}, {}
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {n: self.core(x, call) for n, x in inputs.items()}
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            return sum(tokens.values()) * self.core.cost
-
-        return SiteInfo(site, STREAMS, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
+def _block(config: UViTConfig) -> Block:
+    """q, k and v have no bias; exact GELU."""
+    width = config.width
+    core = JointAttention(AttentionShape(width, config.heads, qk_norm=False, bias=False), (ANY,))
+    mlp = MLP(width, config.mlp_ratio * width, "none")
+    return Block(PlainAttention(core, nn.LayerNorm(width), STREAMS), PlainMLP(mlp, nn.LayerNorm(width), STREAMS))
 
 
 def _initialise(net: UViT) -> None:

@@ -18,10 +18,10 @@ from tyro import conf
 
 from ..core.errors import UsageError
 from ..core.files import write_bytes, write_json, write_with
-from . import loras, png
+from . import png
 from .generate import MODEL
 from .jobs import EXAMPLE, Settings, check, given, is_png, refuse_existing, slug
-from .redraw import load_pipeline, same_pixels, same_weights, threads, where
+from .redraw import as_it_was, load_pipeline, same_pixels
 from .verb import DtypeName, Verb, make_folder, note, parse_size, pick_device, progress_bars, unset
 
 if TYPE_CHECKING:
@@ -133,10 +133,10 @@ class Inspect(Verb):
             # The first run warms up; the median of those after it is what a picture takes when nobody looks.
             for i in range(PLAIN_RUNS + 1):
                 started = time.perf_counter()
-                pipe(PROFILED, **options)  # type: ignore[arg-type]
+                pipe(PROFILED, **options)
                 plain.append(time.perf_counter() - started)
                 update("runs", i + 1, PLAIN_RUNS + 2)
-            drawn, seen = profile(lambda: pipe(PROFILED, **options), modules(pipe))  # type: ignore[arg-type]
+            drawn, seen = profile(lambda: pipe(PROFILED, **options), modules(pipe))
         made = drawn.settings
         title = f"{pipe.identity['name']}, {made['size'][1]}x{made['size'][0]}, {made['steps']} steps, guidance {made['guidance']:g}"
         told = {**made, "prompt": PROFILED, "seed": self.seed or 0, "plain_runs": PLAIN_RUNS}
@@ -170,23 +170,16 @@ class Inspect(Verb):
 
         pipe = self._load()
         with progress_bars(self.quiet, steps=1) as update:
-            options: dict[str, Any] = dict(given(settings))
             watch: Callable[[Any], None] = lambda step: update("steps", step.index, step.total)  # noqa: E731
-            return heatmaps(pipe, prompt, blocks=self.blocks, seed=self.seed or 0, on_step=watch, **options)
+            return heatmaps(pipe, prompt, blocks=self.blocks, seed=self.seed or 0, on_step=watch, **given(settings))
 
     def _again(self, picture: Path, record: png.Record) -> Heatmaps:
         """The picture of a file, drawn again as `sfumato generate --again` does."""
         from ..evaluate.heatmaps import heatmaps
 
-        settings = Settings(record.negative, record.steps, record.guidance, record.solver, record.size, record.shift)
-        check(settings, str(picture))
-        pipe = load_pipeline(self.model or where(record.model), self.device or pick_device(record.device), self.dtype or record.dtype)
-        same_weights(record.model, pipe, picture)
         with ExitStack() as opened:
             update = opened.enter_context(progress_bars(self.quiet, steps=1))
-            opened.enter_context(threads(record.machine.threads))
-            adapted = loras.again(record.loras, pipe, picture)
-            options: dict[str, Any] = {**given(settings), "seed": record.seed, "frame": record.frame, "loras": adapted}
+            pipe, options = opened.enter_context(as_it_was(picture, record, self.model, self.device, self.dtype))
             watch: Callable[[Any], None] = lambda step: update("steps", step.index, step.total)  # noqa: E731
             found = heatmaps(pipe, record.prompt, blocks=self.blocks, row=record.frame[1], on_step=watch, **options)
         if not same_pixels(picture, found.picture):

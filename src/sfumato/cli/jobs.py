@@ -8,11 +8,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..core.config import from_dict
 from ..core.errors import ConfigError, OutputError, SfumatoError, UsageError
 from ..core.files import refuse_overwrite
-from .verb import parse_size
+from .verb import parse_layout, parse_size
+
+if TYPE_CHECKING:
+    from ..sampling.schedules import Layout
 
 EXAMPLE = 'say what to draw, for example "a red heart, noto style"'
 LONGEST_NAME = 100  # bytes; file systems take 255, and a temporary file's name is longer
@@ -28,6 +32,9 @@ class Settings:
     solver: str | None = None
     size: tuple[int, int] | None = None
     shift: float | None = None
+    cfg: float | None = None
+    layout: Layout | None = None
+    binned: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a .jsonl file of prompts. Whatever is left out is as on the command line. `size`: 128 or "128x192"."""
+    """A line of a .jsonl file of prompts. Whatever is left out is as on the command line, and `size` and `layout` are written as there."""
 
     prompt: str
     seed: int | None = None
@@ -61,6 +68,10 @@ class Line:
     guidance: float | None = None
     size: int | str | None = None
     solver: str | None = None
+    shift: float | None = None
+    cfg: float | None = None
+    layout: str | None = None
+    binned: bool | None = None
 
 
 def requests(prompts: Sequence[str], file: str | None, settings: Settings, seed: int) -> list[Request]:
@@ -117,14 +128,15 @@ def _parse_line(line: str, settings: Settings, seed: int, where: str) -> Request
         raise UsageError(f"{where} is not a JSON object", 'a line looks like {"prompt": "a red heart", "seed": 3}')
     try:
         parsed = from_dict(Line, content)
-        size = None if parsed.size is None else parse_size(str(parsed.size))
+        size = settings.size if parsed.size is None else parse_size(str(parsed.size))
+        layout = settings.layout if parsed.layout is None else parse_layout(parsed.layout)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}", error.hint) from error
     except UsageError as error:
         raise UsageError(f"{where}: {error.message}", error.hint) from error
-    own = {name: getattr(parsed, name) for name in ("negative", "steps", "guidance", "solver") if getattr(parsed, name) is not None}
-    settings = replace(settings, size=settings.size if size is None else size, **own)
-    return Request(parsed.prompt, settings, seed if parsed.seed is None else parsed.seed, where)
+    plain = ("negative", "steps", "guidance", "solver", "shift", "cfg", "binned")
+    own = {name: getattr(parsed, name) for name in plain if getattr(parsed, name) is not None}
+    return Request(parsed.prompt, replace(settings, size=size, layout=layout, **own), seed if parsed.seed is None else parsed.seed, where)
 
 
 def plan(asked: Sequence[Request], num: int, out: Path) -> list[Job]:
@@ -177,14 +189,15 @@ def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
 
 
 def check(settings: Settings, where: str) -> None:
-    """Raise `UsageError` for steps, guidance, a shift or a solver that no model can draw with. Imports torch."""
+    """Raise `UsageError` for steps, guidance, cfg, a shift or a solver that no model can draw with. Imports torch."""
     from ..sampling.guidance import ClassifierFree
     from ..sampling.schedules import grid
     from ..sampling.solvers import solvers
 
     try:
         grid(20 if settings.steps is None else settings.steps, 1.0 if settings.shift is None else settings.shift)
-        ClassifierFree(1.0 if settings.guidance is None else settings.guidance)
+        for weight in (settings.guidance, settings.cfg):
+            ClassifierFree(1.0 if weight is None else weight)
         if settings.solver is not None:
             solvers.get(settings.solver)
     except SfumatoError as error:
@@ -203,6 +216,6 @@ def batches(jobs: Sequence[Job], largest: int) -> Iterator[list[Job]]:
         yield batch
 
 
-def given(settings: Settings) -> Mapping[str, object]:
+def given(settings: Settings) -> Mapping[str, Any]:
     """The settings as keyword arguments of a pipeline; None means the model's own there too."""
     return {f.name: getattr(settings, f.name) for f in fields(settings)}

@@ -66,7 +66,9 @@ class LoraId:
 class Record:
     """How one picture was made. `size`: (height, width).   frame: (rows, row, text tokens) of the batch it was drawn in.
 
-    `seed` is the picture's own, also where it was chosen among several.
+    `seed` is the picture's own, also where it was chosen among several.   `cfg`: None where the network is told no guidance.
+    `binned`: drawn at a trained size and resized.   `packed`: by packed weights.   `layout`: the fields of its `Layout`; None in pictures
+    of versions that did not say, which had the model's own.
     """
 
     prompt: str
@@ -85,6 +87,10 @@ class Record:
     sfumato: str = __version__
     chosen: Chosen | None = None
     loras: tuple[LoraId, ...] = ()
+    cfg: float | None = None
+    binned: bool = False
+    packed: bool = False
+    layout: dict[str, Any] | None = None
 
 
 def save(picture: Image, record: Record, path: Path) -> None:

@@ -6,16 +6,61 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..core.errors import UsageError, WeightsError
-from . import png
-from .verb import pick_dtype
+from ..core.config import from_dict
+from ..core.errors import ConfigError, UsageError, WeightsError
+from . import loras, png
+from .jobs import Settings, check, given
+from .verb import DtypeName, pick_device, pick_dtype
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..pipelines.text_to_image import TextToImage
+
+
+def settings_of(record: png.Record, picture: Path) -> Settings:
+    """What `picture` was drawn with. Raises `UsageError` for settings that no model draws with."""
+    from ..sampling.schedules import Layout
+
+    try:
+        layout = None if record.layout is None else from_dict(Layout, record.layout)
+    except ConfigError as error:
+        raise UsageError(f"the record in {picture} cannot be read: {error.message}", "was it made by a newer sfumato?") from error
+    settings = Settings(
+        negative=record.negative,
+        steps=record.steps,
+        guidance=record.guidance,
+        solver=record.solver,
+        size=record.size,
+        shift=record.shift,
+        cfg=record.cfg,
+        layout=layout,
+        binned=record.binned,
+    )
+    check(settings, str(picture))
+    return settings
+
+
+@contextmanager
+def as_it_was(
+    picture: Path, record: png.Record, model: str | None, device: str | None, dtype: DtypeName | None
+) -> Iterator[tuple[TextToImage, dict[str, Any]]]:
+    """The pipeline that drew `picture` and the options of the call that draws it again, while torch has as many threads as then.
+
+    `model`, `device`, `dtype`: others than in the record. Raises `WeightsError` where weights or LoRAs are not those of then.
+    """
+    settings = settings_of(record, picture)
+    loras.check(record.loras, picture)
+    pipe = load_pipeline(model or where(record.model), device or pick_device(record.device), dtype or record.dtype)
+    same_weights(record.model, pipe, picture)
+    pipe.settle(**given(settings))
+    if record.packed:
+        pipe.pack()
+    adapted = loras.again(record.loras, pipe, picture)
+    with threads(record.machine.threads):
+        yield pipe, {**given(settings), "seed": record.seed, "frame": record.frame, "loras": adapted}
 
 
 def load_pipeline(model: str, device: str, dtype: str | None) -> TextToImage:
@@ -67,3 +112,18 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def differences(then: png.Record, now: png.Record) -> Iterator[str]:
+    """What may change the last bits: one remark for each thing that is not as it was."""
+    pairs = {
+        "sfumato": (then.sfumato, now.sfumato),
+        "torch": (then.machine.torch, now.machine.torch),
+        "the number of threads": (then.machine.threads, now.machine.threads),
+        "the CPU's instruction set": (then.machine.capability, now.machine.capability),
+        "the device": (then.device, now.device),
+        "the dtype": (then.dtype, now.dtype),
+    }
+    for name, (before, after) in pairs.items():
+        if before != after:
+            yield f"{name} was {before} and is {after} now, which may change the last bits"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro import conf
 
-from .verb import Verb, parse_size, unset
+from .verb import Verb, parse_layout, parse_size, unset
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,13 +28,17 @@ class Schedule(Verb):
     size: Annotated[str | None, unset("what the model was trained at")] = None
     # Shift of a flow's times towards noise; 1 leaves them even.
     shift: Annotated[float | None, unset("the model's own at this size")] = None
+    # Another layout of the steps, as sfumato generate takes it: uniform,end=first, say.
+    layout: Annotated[str | None, unset("the model's own", "KIND[,FIELD=VALUE]")] = None
     # Print everything as JSON instead of tables.
     json: bool = False
 
     def run(self) -> int:
         from ..pipelines.timetable import timetable
 
-        found = timetable(self.model, self.steps, None if self.size is None else parse_size(self.size), self.shift)
+        size = None if self.size is None else parse_size(self.size)
+        layout = None if self.layout is None else parse_layout(self.layout)
+        found = timetable(self.model, self.steps, size, self.shift, layout)
         if self.json:
             print(json.dumps(found.record(), ensure_ascii=False))
             return 0

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro import conf
 
-from ..core.errors import OutputError, UsageError
+from ..core.errors import ConfigError, OutputError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+    from ..sampling.schedules import Layout
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 
@@ -43,6 +45,43 @@ def parse_size(text: str) -> tuple[int, int]:
         raise UsageError(f"size {text!r} is not a size", "one number for a square, or width x height: 128 or 128x192")
     width = int(found[1])
     return int(found[2] or width), width
+
+
+def parse_layout(text: str) -> Layout:
+    """A `Layout` from its kind, and its other fields by name: "released", "uniform,end=first", "paper,tokens=256/0.5/4096/1".
+
+    Raises `UsageError` for anything else. Imports torch.
+    """
+    from ..core.config import from_dict
+    from ..sampling.schedules import KINDS, Layout
+
+    kind, *words = (word.strip() for word in text.split(","))
+    if kind not in KINDS:
+        raise UnknownNameError("layout", kind, KINDS)
+    values: dict[str, object] = {"kind": kind}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name in values:
+            raise UsageError(f"the layout {text!r} says {word!r}", f"a kind, then each other field once: {kind},end=first")
+        values[name] = _value(value)
+    try:
+        return from_dict(Layout, values)
+    except ConfigError as error:
+        raise UsageError(f"the layout {text!r}: {error.message}", error.hint) from error
+
+
+def _value(text: str) -> object:
+    """What a field of a config is set to: yes or no, a number, several between slashes, or a word."""
+    if "/" in text:
+        return [_value(part) for part in text.split("/")]
+    if text in ("yes", "no"):
+        return text == "yes"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
 
 
 def pick_device(name: str) -> str:

@@ -115,21 +115,27 @@ def _over(q: Tensor, sources: Sequence[Heads | Stored], mask: Tensor | None) -> 
     return _softmax(q, k, v, mask | ~heard).masked_fill(~heard, 0.0)
 
 
-def linear_attend(heads: Mapping[str, Heads], plan: Plan | None) -> dict[str, Tensor]:
-    """(B, H, N, d) by stream of all streams joined: q (sum_j k_j v_j^T) / (q . sum_j k_j), q and k made positive by ReLU
-    (Katharopoulos et al., arXiv 2006.16236). Its cost grows with N, not N^2. In fp32: the sums overflow half precision.
+def linear_attend(heads: Mapping[str, Heads], plan: Plan | None, floor: float = 0.0) -> dict[str, Tensor]:
+    """(B, H, N, d) by stream of all streams joined: q (sum_j k_j v_j^T) / (q . sum_j k_j), q and k made positive by ReLU, to which `floor`
+    is added (Katharopoulos et al., arXiv 2006.16236). Its cost grows with N, not N^2. In fp32 at least: the sums overflow half precision.
 
     Raises `ConflictError` for a plan, whose groups and masks need the scores that are never formed.
     """
     if plan is not None:
         raise ConflictError("linear attention forms no scores, so it cannot follow a plan", "plans need a network with softmax attention")
-    with torch.autocast(next(iter(heads.values())).q.device.type, enabled=False):
-        keys = [h.k.float().relu() if h.keep is None else h.k.float().relu() * h.keep[:, None, :, None] for h in heads.values()]
-        k, v = torch.cat(keys, dim=2), torch.cat([h.v.float() for h in heads.values()], dim=2)
+    first = next(iter(heads.values())).q
+    dtype = torch.promote_types(first.dtype, torch.float32)
+    with torch.autocast(first.device.type, enabled=False):
+        keys = [
+            h.k.to(dtype).relu() + floor if h.keep is None else (h.k.to(dtype).relu() + floor) * h.keep[:, None, :, None]
+            for h in heads.values()
+        ]
+        k, v = torch.cat(keys, dim=2), torch.cat([h.v.to(dtype) for h in heads.values()], dim=2)
         total, mass = k.transpose(-1, -2) @ v, k.sum(2, keepdim=True).transpose(-1, -2)
-        queries = {n: h.q.float().relu() for n, h in heads.items()}
-        # The published code's guard against a query that is nowhere positive.
-        return {n: ((q @ total) / (q @ mass + 1e-15)).to(heads[n].v.dtype) for n, q in queries.items()}
+        queries = {n: h.q.to(dtype).relu() + floor for n, h in heads.items()}
+        # Without a floor, Sana's guard against a query that is nowhere positive.
+        guard = 0.0 if floor else 1e-15
+        return {n: ((q @ total) / (q @ mass + guard)).to(heads[n].v.dtype) for n, q in queries.items()}
 
 
 # Below this many scores per head, torch's fused kernel on a CPU spends more on its backward pass than the scores themselves cost:

@@ -115,7 +115,8 @@ class Call:
     """One evaluation. sessions: outermost first.   adapters: by Linear name.   lane: which named evaluation.
     step: index in the run.   t: noise level of the rows (B,), for parts that depend on it.   rows: request ids.
     noise: random tensors drawn beforehand, by purpose.   taps: site names whose branch outputs are returned in `Out.feats`.
-    together: where lanes run as one batch, the rows of each; `lane` then names all of them.
+    together: where lanes run as one batch, the rows of each; `lane` then names all of them.   owners: where tokens of all rows stand in
+    one, as before an expert, the row of each token (A,) and how many rows there are.
     """
 
     sessions: tuple[Session, ...] = ()
@@ -127,6 +128,7 @@ class Call:
     noise: Mapping[str, Tensor] = field(default_factory=dict)
     taps: frozenset[str] = frozenset()
     together: Mapping[str, slice] = field(default_factory=dict)
+    owners: tuple[Tensor, int] | None = None
 
     def rows_of(self, lane: str) -> slice | None:
         """The rows of this batch that are `lane`'s; None when that lane is not evaluated here."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .state import Pair, Stream
+
+KINDS = ("tokens", "vectors", "scalars", "spatial", "images")
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,22 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """What a network made of the slots once, for all steps (`Network.prepare`). streams: embedded from them.
+
+    stored: keys and values of streams that no block changes, by program item and branch.
+    """
+
+    streams: Mapping[str, Stream]
+    stored: Mapping[int, Mapping[str, Pair]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Conditions:
     """All slots of a batch. tokens: text-like sequences.   vectors: (B, D), pooled text, say.   scalars: (B,), sizes and crops.
 
     spatial: (B, C, h, w), channels beside the latents.   images: (B, N, D) image embeddings. Time is never in here.
+    ready: what the network that reads them has already made of them; other rows or values have none.
     """
 
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
@@ -44,6 +59,7 @@ class Conditions:
     scalars: Mapping[str, Tensor] = field(default_factory=dict)
     spatial: Mapping[str, Tensor] = field(default_factory=dict)
     images: Mapping[str, Tensor] = field(default_factory=dict)
+    ready: Ready | None = field(default=None, kw_only=True)
 
     @property
     def names(self) -> frozenset[str]:
@@ -54,6 +70,13 @@ class Conditions:
         return Conditions(
             {n: Tokens(v.states.to(device), v.keep.to(device)) for n, v in self.tokens.items()},
             *({n: v.to(device) for n, v in slot.items()} for slot in (self.vectors, self.scalars, self.spatial, self.images)),
+        )
+
+    def only(self, names: Collection[str]) -> Conditions:
+        """The slots among `names`."""
+        return Conditions(
+            {n: v for n, v in self.tokens.items() if n in names},
+            *({n: v for n, v in slot.items() if n in names} for slot in (self.vectors, self.scalars, self.spatial, self.images)),
         )
 
     def rows(self, index: Tensor | slice) -> Conditions:
@@ -72,14 +95,13 @@ def concatenate(parts: Sequence[Conditions]) -> Conditions:
         padded = [p.tokens[name].pad_to(length) for p in parts]
         return Tokens(torch.cat([p.states for p in padded]), torch.cat([p.keep for p in padded]))
 
-    kinds = ("vectors", "scalars", "spatial", "images")
-    for kind in ("tokens", *kinds):
+    for kind in KINDS:
         filled = {frozenset(getattr(p, kind)) for p in parts}
         if len(filled) > 1:
             raise ConfigError(f"rows fill different {kind} slots: {', '.join(str(sorted(f)) for f in filled)}")
     return Conditions(
         {name: joined(name) for name in parts[0].tokens},
-        *({name: torch.cat([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)} for kind in kinds),
+        *({name: torch.cat([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)} for kind in KINDS[1:]),
     )
 
 
@@ -88,37 +110,57 @@ class Slot:
     """What a model knows of one slot: its name, how often training drops it, and what stands in when it is absent.
 
     null "zeros": zero states, every token masked away.   null "empty": the encoder's states of the empty prompt.
+    null "value": the number `value`, in a slot of scalars and only there: zero is a class or a size like any other.
     Slots of one `group` are dropped together.
     """
 
     name: str
     dropout: float = 0.1
-    null: Literal["zeros", "empty"] = "zeros"
+    null: Literal["zeros", "empty", "value"] = "zeros"
     group: str = "text"
+    value: float = 0.0
+
+    def nulled(self, cond: Conditions, rows: Tensor, empty: Conditions | None = None) -> Conditions:
+        """`cond` with this slot's null form in `rows` (B,) bool; `empty`: one row, for null "empty". Raises `ConfigError` where the slot
+        is not filled or has no such null form.
+        """
+        kind = next((kind for kind in KINDS if self.name in getattr(cond, kind)), None)
+        if kind is None:
+            raise ConfigError(
+                f"slot {self.name!r} is dropped, and nothing fills it", f"filled are {', '.join(sorted(cond.names)) or 'none'}"
+            )
+        if (kind == "scalars") != (self.null == "value"):
+            right = "'value', the number that stands for none" if kind == "scalars" else "'zeros' or 'empty'"
+            raise ConfigError(f"slot {self.name!r} of {kind} has the null form {self.null!r}", right)
+        filled = getattr(cond, kind)[self.name]
+        if self.null != "empty":
+            null = self._nothing(filled)
+        elif empty is None:
+            raise ConfigError(f"slot {self.name!r} has the null form 'empty'", "pass the empty prompt's conditions")
+        else:
+            null = getattr(empty, kind)[self.name]
+        return replace(cond, **{kind: {**getattr(cond, kind), self.name: _chosen(rows, null, filled)}}, ready=None)
+
+    def _nothing(self, filled: Tokens | Tensor) -> Tokens | Tensor:
+        if isinstance(filled, Tokens):
+            return Tokens(torch.zeros_like(filled.states[:1]), torch.zeros_like(filled.keep[:1]))
+        if self.null == "value" and not filled.is_floating_point() and not float(self.value).is_integer():
+            raise ConfigError(f"slot {self.name!r} holds whole numbers and its null form is {self.value}", "a whole number")
+        return torch.full_like(filled[:1], self.value if self.null == "value" else 0)
 
 
 def nulled(cond: Conditions, slots: Sequence[Slot], dropped: Mapping[str, Tensor], empty: Conditions | None = None) -> Conditions:
     """`cond` with the rows of `dropped[group]` (B,) bool replaced by each slot's null form. `empty`: one row, for null "empty"."""
-    tokens, vectors = dict(cond.tokens), dict(cond.vectors)
     for slot in slots:
-        rows = dropped.get(slot.group)
-        if rows is None:
-            continue
-        if slot.null == "empty" and empty is None:
-            raise ConfigError(f"slot {slot.name!r} has the null form 'empty'", "pass the empty prompt's conditions")
-        if slot.name in tokens:
-            filled = tokens[slot.name]
-            absent = empty.tokens[slot.name] if slot.null == "empty" and empty else None
-            if absent:
-                length = max(filled.states.shape[1], absent.states.shape[1])
-                filled, absent = filled.pad_to(length), absent.pad_to(length)
-            states = absent.states if absent else torch.zeros_like(filled.states[:1])
-            keep = absent.keep if absent else torch.zeros_like(filled.keep[:1])
-            tokens[slot.name] = Tokens(
-                torch.where(rows[:, None, None], states, filled.states), torch.where(rows[:, None], keep, filled.keep)
-            )
-        if slot.name in vectors:
-            vector = vectors[slot.name]
-            instead = empty.vectors[slot.name] if slot.null == "empty" and empty else torch.zeros_like(vector[:1])
-            vectors[slot.name] = torch.where(rows[:, None], instead, vector)
-    return replace(cond, tokens=tokens, vectors=vectors)
+        if slot.group in dropped:
+            cond = slot.nulled(cond, dropped[slot.group], empty)
+    return cond
+
+
+def _chosen(rows: Tensor, null: Any, filled: Any) -> Any:
+    """`null` (one row) in `rows` and `filled` in the others; tokens are padded to the longer of both."""
+    if isinstance(filled, Tokens):
+        length = max(filled.states.shape[1], null.states.shape[1])
+        null, filled = null.pad_to(length), filled.pad_to(length)
+        return Tokens(_chosen(rows, null.states, filled.states), _chosen(rows, null.keep, filled.keep))
+    return torch.where(rows.to(filled.device).view(-1, *[1] * (filled.ndim - 1)), null, filled)

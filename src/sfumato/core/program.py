@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .call import Acting, Call, Core, Session, Site, check_policies
-from .conditions import Conditions
+from .conditions import Conditions, Ready
 from .errors import UsageError
-from .state import Out, State, Stream
+from .state import Out, Pair, State, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,11 +29,13 @@ class Units:
     """Independent parts of a site (heads, hidden channels) and the parameters they own.
 
     count: how many.   slices: parameter name -> (dimension, entries per unit); unit i owns `[i * n, (i + 1) * n)` of that dimension.
+    whole: of each unit, the names of the parameters that are its alone (experts have some); () = none.
     """
 
     kind: str
     count: int
     slices: Mapping[str, tuple[int, int]]
+    whole: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Branch(nn.Module):
         """The core's output (B, N, D) by stream. Auxiliary losses go through `aux`."""
         raise NotImplementedError
 
-    def aux(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Auxiliary losses (a router's balance, say), added to the State."""
+    def aux(self, inputs: Mapping[str, Tensor], state: State, call: Call | None) -> Mapping[str, Tensor]:
+        """Auxiliary losses (a router's balance, say) of the core's inputs, added to the State."""
         return {}
 
     def carry(self, state: State, call: Call | None) -> State:
@@ -82,6 +84,10 @@ class Branch(nn.Module):
     def close(self, tokens: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Streams after the residual sum of the branch's group: the norm of a post-norm block. The default leaves all as they are."""
         return {}
+
+    def stored(self, streams: Mapping[str, Stream]) -> Pair | None:
+        """Keys and values that the core reads of `streams`, which no block changes; None when it reads none of them."""
+        return None
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         """Cost and units; the default knows parameters only."""
@@ -99,7 +105,7 @@ class Branch(nn.Module):
                 compute = partial(_hooked, session, site, state, compute, call)
         out = compute(inputs)
         lent = {**inputs, **{f"{n}.gate": gate for n, gate in gates.items()}}
-        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs), lent
+        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs, state, call), lent
 
 
 # A compiled block that knew its own index would be compiled once per index: nothing but a Call asks for it, and `Network.run` puts it
@@ -208,6 +214,30 @@ class Network(nn.Module):
         """Token streams from latents, ids and token slots. A stream that the family cannot embed is refused."""
         raise NotImplementedError
 
+    def words(self, cond: Conditions, call: Call | None) -> Mapping[str, Stream]:
+        """The part of `embed` that follows from the slots alone, whatever t and the picture; the default has none."""
+        return {}
+
+    def told(self, cond: Conditions, call: Call | None) -> Mapping[str, Stream]:
+        """`words`, from before the first step where they were prepared."""
+        return self.words(cond, call) if cond.ready is None else cond.ready.streams
+
+    def prepare(self, cond: Conditions) -> Conditions:
+        """`cond` with all that is the same at every step computed once: `words`, and the keys and values of those that no block changes.
+
+        For evaluations without policies and adapters, which could act on either; a network with doors, which could too, gives `cond` back.
+        """
+        words = self.words(cond, None)
+        if not words or self.doors:
+            return cond
+        fixed = {name: stream for name, stream in words.items() if not stream.update}
+        pairs = {
+            i: {b.name: pair for b in item.branches() if (pair := b.stored(fixed))}
+            for i, item in enumerate(self.blocks)
+            if isinstance(item, Block)
+        }
+        return replace(cond, ready=Ready(words, {i: found for i, found in pairs.items() if found}))
+
     def head(self, state: State, call: Call | None) -> Mapping[str, Tensor]:
         """Predictions by stream, shaped like the inputs."""
         raise NotImplementedError
@@ -233,7 +263,8 @@ class Network(nn.Module):
     def start(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> State:
         """The State that enters the program. Raises `UsageError` on a missing slot and on one that nothing here reads."""
         self._check_slots(cond)
-        state = State(self.embed(streams, cond, call), self.condition(streams, cond, call))
+        ready = {} if cond.ready is None else cond.ready.stored
+        state = State(self.embed(streams, cond, call), self.condition(streams, cond, call), ready=ready)
         for door in self.doors.values():
             state = door(state, cond, call)
         return state
@@ -249,13 +280,15 @@ class Network(nn.Module):
 
     def run(self, state: State, a: int, b: int, call: Call | None = None) -> State:
         """Items a … b − 1."""
-        feats, aux = state.feats, state.aux
+        feats, aux, ready = state.feats, state.aux, state.ready
         state = _bare(state)
         for index in range(a, b):
             item = self.blocks[index]
             touched = call if call is not None and call.touches(index) else None
             # `_call_impl` is `__call__` with its hooks (FSDP's among them) but without the compiled code.
             step: Callable[[State, Call | None], State] = item if touched is None else item._call_impl
+            if ready:
+                state = replace(state, stored=ready.get(index, {}))
             if self.checkpointing and torch.is_grad_enabled():
                 state = checkpoint(step, state, touched, use_reentrant=False)
             else:
@@ -264,7 +297,7 @@ class Network(nn.Module):
                 feats = {**feats, **{f"blocks.{index}.{n}": x for n, x in state.feats.items()}}
                 aux = {**aux, **{f"blocks.{index}.{n}": x for n, x in state.aux.items()}}
                 state = _bare(state)
-        return replace(state, feats=feats, aux=aux) if feats or aux else state
+        return replace(state, feats=feats, aux=aux, ready=ready, stored={}) if feats or aux or ready else state
 
     def forward(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> Out:
         if call is not None and call.sessions:
@@ -309,8 +342,8 @@ class Network(nn.Module):
 
 
 def _bare(state: State) -> State:
-    """Without features and losses: collected along the way, they would make every block's input look new to the compiler."""
-    return replace(state, feats={}, aux={}) if state.feats or state.aux else state
+    """Without features, losses and other items' keys: they would make every block's input look new to the compiler."""
+    return replace(state, feats={}, aux={}, ready={}) if state.feats or state.aux or state.ready else state
 
 
 def _hooked(session: Session, site: Site, state: State, inner: Core, call: Call, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

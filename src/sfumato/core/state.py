@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
+# Keys and values (B, H, N, d), heads as their attention wants them.
+Pair = tuple[Tensor, Tensor]
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -23,6 +26,7 @@ class Stream:
     pos: (B | 1, N, A) coordinates for rotary positions.   grid: token rows and columns of a picture-like stream.
     t: noise level, (B,) or per token (B, N).   keep: (B, N) True = a real token, False = padding.
     known: (B, N) True = given, not to be predicted.   update: False = read by others, never changed.
+    cells: (B, N) which cells of the grid the tokens are, where some were left out; None = all of them, row by row.
     """
 
     x: Tensor
@@ -33,6 +37,12 @@ class Stream:
     keep: Tensor | None = None
     known: Tensor | None = None
     update: bool = True
+    cells: Tensor | None = None
+
+    @property
+    def whole_grid(self) -> tuple[int, ...] | None:
+        """The grid, if every cell of it has its token."""
+        return self.grid if self.cells is None else None
 
     def with_x(self, x: Tensor) -> Stream:
         return replace(self, x=x)
@@ -45,6 +55,7 @@ class State:
     streams: by name, in joint-attention order.   skips: a stack of remembered streams, for long skips.
     cond: conditioning by name, each (B, D) or per token (B, N, D); families choose their own names.
     feats: tapped features by site name.   aux: auxiliary losses by name (scalars).
+    ready: keys and values computed before the first step, by program item and branch; stored: those of the item that is running.
     """
 
     streams: Mapping[str, Stream]
@@ -52,6 +63,8 @@ class State:
     skips: tuple[Mapping[str, Stream], ...] = ()
     feats: Mapping[str, Tensor] = field(default_factory=dict)
     aux: Mapping[str, Tensor] = field(default_factory=dict)
+    ready: Mapping[int, Mapping[str, Pair]] = field(default_factory=dict)
+    stored: Mapping[str, Pair] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.streams[name].x

@@ -160,7 +160,7 @@ def anatomy(pipe: TextToImage, size: tuple[int, int] | None = None, text_tokens:
 def evaluation(pipe: TextToImage, size: tuple[int, int], text_tokens: int) -> tuple[dict[str, int], Profile]:
     """(tokens by stream, the profile) of one evaluation of the network for one row of noise."""
     net, codec = pipe.denoiser.net, pipe.codec
-    conds, _ = pipe.conditions(["a"], "", 1.0, at_least=text_tokens)
+    conds, _ = pipe.conditions(["a"], at_least=text_tokens)
     x = torch.zeros(1, codec.latent_channels, *(n // codec.factor for n in size), device=pipe.device)
     streams = {"image": Stream(x, t=torch.ones(1, device=pipe.device))}
     with torch.no_grad():

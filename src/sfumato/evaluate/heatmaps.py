@@ -120,7 +120,7 @@ def attended(pipe: TextToImage, image: Tensor, prompt: str, levels: Sequence[flo
     rows = Rows(tuple(range(noises)))
     latent = pipe.codec.encode(image[None].to(pipe.device, pipe.dtype)).float()
     noise = rows.normal(latent.shape[1:], "noise").to(pipe.device)
-    conds, _ = pipe.conditions([prompt] * noises, "", 1.0)
+    conds, _ = pipe.conditions([prompt] * noises)
     recording = AttentionRecorder().begin()
     for step, level in enumerate(levels):
         t = torch.full((noises,), level, device=pipe.device)

@@ -18,28 +18,30 @@ from ..core.attention import Attend, Group, Heads, Plan, Rotate, attend, linear_
 from ..core.call import Call, Session, Site
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Units
-from ..core.state import State, Stream
+from ..core.state import Pair, State, Stream
 from .grids import plane, tokens
 from .linear import Linear
-from .norms import RMSNorm
+from .norms import LayerNorm, RMSNorm
 
 
 @dataclass(frozen=True)
 class AttentionShape:
     """`width` = `heads` * head width. `qk_norm`: q and k are normalised, for bounded bf16 logits. `bias`: of q, k, v; `out_bias`: of out.
 
-    norm: "rms" of each head; "rms across" and "layer across" of all heads at once, before they are split.   kv_heads: of keys and values,
-    each serving heads / kv_heads queries (grouped queries; Ainslie et al., arXiv 2305.13245); 0 = heads.   eps: of the norms.
+    norm: "rms" of each head; "rms across" and "layer across" of all heads at once, before they are split, "bare layer across" without gain
+    and shift.   kv_heads: of keys and values, each serving heads / kv_heads queries (grouped queries; Ainslie et al., arXiv 2305.13245);
+    0 = heads.   eps: of the norms.   outer: width of the tokens that queries come from and the output returns to; 0 = width.
     """
 
     width: int
     heads: int
     qk_norm: bool = True
     bias: bool = True
-    norm: Literal["rms", "rms across", "layer across"] = "rms"
+    norm: Literal["rms", "rms across", "layer across", "bare layer across"] = "rms"
     kv_heads: int = 0
     out_bias: bool = True
     eps: float = 1e-6
+    outer: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.heads % self.groups:
@@ -56,6 +58,11 @@ class AttentionShape:
     def kv_width(self) -> int:
         return self.groups * self.width // self.heads
 
+    @property
+    def width_in(self) -> int:
+        """Of the tokens that queries come from."""
+        return self.outer or self.width
+
     def cost(self, queries: int, keys: int) -> int:
         """Multiply-adds of one softmax, projections not counted."""
         return 2 * queries * keys * self.width
@@ -63,7 +70,7 @@ class AttentionShape:
     @property
     def projecting(self) -> int:
         """Multiply-adds of a token's q, k, v and output."""
-        return 2 * self.width * (self.width + self.kv_width)
+        return 2 * self.width_in * (self.width + self.kv_width)
 
     def normed(self, width: int) -> nn.Module:
         """The norm of a q or k that is `width` wide before it is split."""
@@ -71,7 +78,8 @@ class AttentionShape:
             return nn.Identity()
         if self.norm == "rms":
             return RMSNorm(self.width // self.heads, self.eps)
-        return RMSNorm(width, self.eps) if self.norm == "rms across" else nn.LayerNorm(width, self.eps)
+        across = {"rms across": RMSNorm, "layer across": nn.LayerNorm, "bare layer across": LayerNorm}
+        return across[self.norm](width, self.eps)
 
     def split(self, x: Tensor, norm: nn.Module | None = None, repeat: bool = False) -> Tensor:
         """(B, N, heads d) to (B, heads, N, d), normed. `repeat`: keys or values, of which a head comes once for each query that it serves.
@@ -122,9 +130,9 @@ class Projections(nn.Module):
     def __init__(self, shape: AttentionShape, output: bool = True, ratio: int = 1) -> None:
         super().__init__()
         self.shape = shape
-        self.q = Linear(shape.width, shape.width, "q", bias=shape.bias)
-        self.k, self.v = (Linear(shape.width, shape.kv_width, role, bias=shape.bias) for role in ("k", "v"))
-        self.out = Linear(shape.width, shape.width, "out", bias=shape.out_bias) if output else None
+        self.q = Linear(shape.width_in, shape.width, "q", bias=shape.bias)
+        self.k, self.v = (Linear(shape.width_in, shape.kv_width, role, bias=shape.bias) for role in ("k", "v"))
+        self.out = Linear(shape.width, shape.width_in, "out", bias=shape.out_bias) if output else None
         self.q_norm, self.k_norm = shape.normed(shape.width), shape.normed(shape.kv_width)
         self.reduce = Reducer(shape.width, ratio) if ratio > 1 else None
 
@@ -143,11 +151,11 @@ class Projections(nn.Module):
     def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
         q, k, v = (layer(x, call) for layer in (self.q, self.k, self.v))
         if self.reduce is not None:
-            if stream.grid is None or stream.keep is not None or stream.pos is not None:
+            if stream.whole_grid is None or stream.keep is not None or stream.pos is not None:
                 raise UsageError("keys and values are reduced on a whole grid of tokens", "a stream with a grid, without mask or positions")
-            k, v = self.reduce(k, stream.grid).to(v.dtype), self.reduce(v, stream.grid).to(v.dtype)
+            k, v = self.reduce(k, stream.whole_grid).to(v.dtype), self.reduce(v, stream.whole_grid).to(v.dtype)
         split = self.shape.split
-        return Heads(split(q, self.q_norm), split(k, self.k_norm, True), split(v, repeat=True), stream.keep, stream.pos, stream.grid)
+        return Heads(split(q, self.q_norm), split(k, self.k_norm, True), split(v, repeat=True), stream.keep, stream.pos, stream.whole_grid)
 
 
 # The role of projections that serve every stream without projections of its own (FLUX's single-stream blocks).
@@ -175,15 +183,15 @@ class JointAttention(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
         heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
-        mixed = _hooks(self.mixing(state), site, call)(heads, None)
+        mixed = _hooks(self.mixing(state, inputs), site, call)(heads, None)
         outputs: dict[str, Tensor] = {}
         for name, x in mixed.items():
             if (out := own[name].out) is not None:
                 outputs[name] = out(x.transpose(1, 2).flatten(2), call)
         return outputs
 
-    def mixing(self, state: State) -> Attend:
-        """What mixes the heads' values."""
+    def mixing(self, state: State, inputs: Mapping[str, Tensor]) -> Attend:
+        """What mixes the heads' values; `inputs`: what the heads were projected from."""
         return partial(attend, rotate=turning(self.rotate, state))
 
     def units(self, prefix: str) -> Units:
@@ -194,7 +202,7 @@ class JointAttention(nn.Module):
 
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` attend to one another."""
-        own, total = self._of(streams[0]), sum(tokens[s] for s in streams)
+        own, total = self._of(streams[0]), sum(tokens.get(s, 0) for s in streams)
         ratio = 1 if own.reduce is None else own.reduce.ratio
         reducing = 2 * total * own.shape.kv_width if ratio > 1 else 0
         return total * own.shape.projecting + own.shape.cost(total, total // ratio**2) + reducing
@@ -208,12 +216,12 @@ class JointAttention(nn.Module):
 class LinearAttention(JointAttention):
     """`JointAttention` at a cost that grows with the tokens rather than their square (`core.attention.linear_attend`)."""
 
-    def mixing(self, state: State) -> Attend:
+    def mixing(self, state: State, inputs: Mapping[str, Tensor]) -> Attend:
         return linear_attend
 
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` attend to one another."""
-        shape, total = self._of(streams[0]).shape, sum(tokens[s] for s in streams)
+        shape, total = self._of(streams[0]).shape, sum(tokens.get(s, 0) for s in streams)
         each = shape.width // shape.heads
         return total * (shape.projecting + 2 * shape.width * (each + 1))
 
@@ -224,10 +232,10 @@ class CrossAttention(nn.Module):
     def __init__(self, shape: AttentionShape, source: str, source_width: int) -> None:
         super().__init__()
         self.shape, self.source = shape, source
-        self.q = Linear(shape.width, shape.width, "q", bias=shape.bias)
+        self.q = Linear(shape.width_in, shape.width, "q", bias=shape.bias)
         self.k = Linear(source_width, shape.kv_width, "k", bias=shape.bias)
         self.v = Linear(source_width, shape.kv_width, "v", bias=shape.bias)
-        self.out = Linear(shape.width, shape.width, "out", bias=shape.out_bias)
+        self.out = Linear(shape.width, shape.width_in, "out", bias=shape.out_bias)
         self.q_norm, self.k_norm = shape.normed(shape.width), shape.normed(shape.kv_width)
 
     def units(self, prefix: str) -> Units:
@@ -243,15 +251,24 @@ class CrossAttention(nn.Module):
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` read the source."""
         shape, queries, keys = self.shape, sum(tokens[s] for s in streams), tokens[self.source]
-        return 2 * queries * shape.width**2 + 2 * keys * self.k.in_features * shape.kv_width + shape.cost(queries, keys)
+        return 2 * queries * shape.width * shape.width_in + 2 * keys * self.k.in_features * shape.kv_width + shape.cost(queries, keys)
+
+    def heard(self, source: Tensor, call: Call | None = None) -> Pair:
+        """Keys and values of `source` (B, N, D)."""
+        split = self.shape.split
+        return split(self.k(source, call), self.k_norm, True), split(self.v(source, call), repeat=True)
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         source, split = state.streams[self.source], self.shape.split
-        k, v = split(self.k(source.x, call), self.k_norm, True), split(self.v(source.x, call), repeat=True)
+        k, v = state.stored.get(site.branch) or self.heard(source.x, call)
         nothing = k[:, :, :0]
         heads = {
             n: Heads(
-                split(self.q(x, call), self.q_norm).to(v.dtype), nothing, nothing, pos=state.streams[n].pos, grid=state.streams[n].grid
+                split(self.q(x, call), self.q_norm).to(v.dtype),
+                nothing,
+                nothing,
+                pos=state.streams[n].pos,
+                grid=state.streams[n].whole_grid,
             )
             for n, x in inputs.items()
         }
@@ -291,13 +308,14 @@ class PrefixAttention(nn.Module):
         words = 2 * keys * self.k.in_features * shape.kv_width
         return queries * shape.projecting + words + shape.cost(queries, queries + keys)
 
+    def heard(self, source: Tensor, call: Call | None = None) -> Pair:
+        """Keys and values of `source` (B, N, D)."""
+        split = self.own.shape.split
+        return split(self.k(source, call), self.k_norm, True), split(self.v(source, call), repeat=True)
+
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        own, words, split = (
-            self.own.project(inputs[self.stream], state.streams[self.stream], call),
-            inputs[self.source],
-            self.own.shape.split,
-        )
-        k, v = split(self.k(words, call), self.k_norm, True), split(self.v(words, call), repeat=True)
+        own = self.own.project(inputs[self.stream], state.streams[self.stream], call)
+        k, v = state.stored.get(site.branch) or self.heard(inputs[self.source], call)
         heads = {self.stream: own, self.source: Heads(k[:, :, :0], k, v, state.streams[self.source].keep)}
         mixed = _hooks(partial(_planned, self.plan(v), turning(self.rotate, state)), site, call)(heads, None)
         assert self.own.out is not None

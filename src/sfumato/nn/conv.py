@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, silu
+from torch.nn.functional import avg_pool2d, gelu, interpolate, silu
 
 from ..core.call import Call, Site
 from ..core.program import Branch, Rewire, SiteInfo, Units
@@ -101,14 +101,55 @@ def waiting(state: State) -> Stream:
     return state.skips[-1]["image"]
 
 
+class FusedConv(Branch):
+    """x += Out(SE(gelu(GN(conv(x) + shift(c))))), a full 3 x 3 convolution `expand` times as wide (FusedMBConv; Tan and Le, arXiv
+    2104.00298) and squeeze-and-excitation (Hu et al., arXiv 1709.01507) of `squeeze` width channels; GroupNorm instead of BatchNorm, which
+    would mix the rows of a batch and their noise levels.
+
+    c: State.cond["c"], already through its SiLU.
+    """
+
+    name = "conv"
+    streams = PICTURE
+
+    def __init__(self, width: int, width_c: int, groups: int, expand: int = 4, squeeze: float = 0.25) -> None:
+        super().__init__()
+        hidden, least = expand * width, max(1, round(squeeze * width))
+        self.conv = nn.Conv2d(width, hidden, 3, padding=1)
+        self.shift = Linear(width_c, hidden, "modulation")
+        self.norm = GroupNorm(groups, hidden)
+        self.squeeze, self.excite = Linear(hidden, least, "down"), Linear(least, hidden, "up")
+        self.out = Linear(hidden, width, "out")
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {"image": state["image"]}, {}
+
+    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
+        seen = tokens(self.conv(plane(inputs["image"], state.streams["image"].grid)))
+        hidden = gelu(self.norm(seen + self.shift(state.cond["c"], call)[:, None]))
+        excited = self.excite(gelu(self.squeeze(hidden.mean(1), call)), call).sigmoid()
+        return {"image": self.out(hidden * excited[:, None], call)}
+
+    def describe(self, site: Site, prefix: str) -> SiteInfo:
+        """Units are the norm's groups. Squeeze and excitation act once a row, so they are not counted."""
+        width, hidden, count = self.conv.in_channels, self.conv.out_channels, self.norm.num_groups
+        whole = [f"{prefix}.{part}.{kind}" for part in ("conv", "shift", "norm", "excite") for kind in ("weight", "bias")]
+        columns = [f"{prefix}.{part}.weight" for part in ("squeeze", "out")]
+        owned = dict.fromkeys(whole, (0, hidden // count)) | dict.fromkeys(columns, (1, hidden // count))
+        parameters = super().describe(site, prefix).parameters
+        return SiteInfo(
+            site, self.streams, parameters, (Units("groups", count, owned),), lambda tokens: tokens["image"] * 10 * width * hidden
+        )
+
+
 class Resize(Rewire):
     """Another level: a convolution that halves the sides, or one over the picture brought to those of the waiting skip."""
 
     stride = 1
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, width_out: int | None = None) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, self.stride, padding=1)
+        self.conv = nn.Conv2d(width, width_out or width, 3, self.stride, padding=1)
 
     def enlarged(self, x: Tensor, state: State) -> Tensor:
         return x
@@ -119,7 +160,7 @@ class Resize(Rewire):
         return state.attach("image", replace(stream, x=tokens(moved), grid=(moved.shape[2], moved.shape[3])))
 
     def describe(self, prefix: str) -> tuple[SiteInfo, ...]:
-        each = 9 * self.conv.in_channels**2
+        each = 9 * self.conv.in_channels * self.conv.out_channels
         names = tuple(f"{prefix}.{n}" for n, _ in self.named_parameters())
         return (SiteInfo(Site(self.index, "conv"), PICTURE, names, (), lambda tokens: tokens["image"] * each),)
 

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
 
 from ..core.call import Call
 from ..core.errors import UsageError
@@ -35,23 +34,35 @@ class MLPEmbedding(nn.Module):
         nn.init.normal_(self.down.weight, std=0.02)
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
-        hidden = self.up(x, call)
-        hidden = silu(hidden) if self.activation == "silu" else gelu(hidden, approximate="tanh")
-        embedded: Tensor = self.down(hidden, call)
+        embedded: Tensor = self.down(self.up.activated(x, "silu" if self.activation == "silu" else "gelu tanh", call), call)
         return embedded
 
 
 class TimeEmbedding(nn.Module):
-    """MLP(sinusoid_256(scale t)) of t in [0, 1], (B,) or (B, N); the sinusoid in fp32. Most networks scale t by 1000, Lumina's by 1."""
+    """MLP(sinusoid(scale t)) of t (B,) or (B, N); the sinusoid in fp32. Most networks scale t in [0, 1] by 1000, Lumina's by 1."""
 
-    def __init__(self, width: int, features: int = 256, scale: float = 1000.0, closed: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        features: int = 256,
+        scale: float = 1000.0,
+        closed: bool = False,
+        activation: Literal["silu", "gelu"] = "silu",
+    ) -> None:
         super().__init__()
         self.features, self.scale, self.closed = features, scale, closed
-        self.mlp = MLPEmbedding(features, width)
+        self.mlp = MLPEmbedding(features, width, activation)
 
     def forward(self, t: Tensor, call: Call | None = None) -> Tensor:
         embedded: Tensor = self.mlp(sinusoid(self.scale * t, self.features, closed=self.closed).to(self.mlp.up.weight.dtype), call)
         return embedded
+
+
+def pooled(states: Tensor, keep: Tensor | None) -> Tensor:
+    """(B, D) mean of the kept tokens (B, N, D) in fp32; zero where none is kept."""
+    if keep is None:
+        return states.float().mean(1)
+    return states.float().masked_fill(~keep[..., None], 0.0).sum(1) / keep.sum(1, keepdim=True).clamp(min=1)
 
 
 class PatchEmbedding(nn.Module):

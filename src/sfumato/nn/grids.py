@@ -5,10 +5,13 @@ in memory: neither direction moves data.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from ..core.errors import ConflictError
+from ..core.program import SiteInfo
 
 
 def plane(x: Tensor, grid: tuple[int, ...] | None) -> Tensor:
@@ -18,6 +21,15 @@ def plane(x: Tensor, grid: tuple[int, ...] | None) -> Tensor:
             f"{x.shape[1]} tokens do not fill a grid of {' x '.join(map(str, grid or ('?',)))}", "a convolution needs all of them"
         )
     return x.transpose(1, 2).unflatten(2, grid)
+
+
+def at_level(info: SiteInfo, level: int) -> SiteInfo:
+    """A site where the picture's sides were halved `level` times: its cost is asked with the whole picture's tokens."""
+
+    def cost(tokens: Mapping[str, int]) -> int:
+        return info.cost({**tokens, "image": tokens["image"] // 4**level})
+
+    return replace(info, cost=cost)
 
 
 def tokens(x: Tensor) -> Tensor:

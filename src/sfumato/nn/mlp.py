@@ -6,7 +6,7 @@ from collections import ChainMap
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import silu
 
 from ..core.call import Call
 from ..core.program import Units
@@ -17,9 +17,11 @@ from .linear import Linear
 class MLP(nn.Module):
     """Linear up, GELU, Linear down; `approximate` "tanh" (DiT, SD3) or "none" (exact; U-ViT)."""
 
-    def __init__(self, width: int, hidden: int, approximate: Literal["tanh", "none"] = "tanh", last_bias: bool = True) -> None:
+    def __init__(
+        self, width: int, hidden: int, approximate: Literal["tanh", "none"] = "tanh", last_bias: bool = True, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.up = Linear(width, hidden, "up")
+        self.up = Linear(width, hidden, "up", bias=bias)
         self.down = Linear(hidden, width, "down", bias=last_bias)
         self.approximate = approximate
 
@@ -30,11 +32,12 @@ class MLP(nn.Module):
 
     def units(self, prefix: str) -> Units:
         """Hidden channels and what they own, under the parameter names that begin with `prefix`."""
-        owned = {f"{prefix}.up.weight": (0, 1), f"{prefix}.up.bias": (0, 1), f"{prefix}.down.weight": (1, 1)}
+        biased = {} if self.up.bias is None else {f"{prefix}.up.bias": (0, 1)}
+        owned = {f"{prefix}.up.weight": (0, 1), f"{prefix}.down.weight": (1, 1)} | biased
         return Units("channels", self.up.out_features, owned)
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
-        y: Tensor = self.down(gelu(self.up(x, call), approximate=self.approximate), call)
+        y: Tensor = self.down(self.up.activated(x, "gelu tanh" if self.approximate == "tanh" else "gelu", call), call)
         return y
 
 
@@ -59,8 +62,7 @@ class GLU(nn.Module):
         return Units("channels", self.up.out_features, owned | {f"{prefix}.down.weight": (1, 1)})
 
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
-        gate = self.gate(x, call)
-        y: Tensor = self.down((silu(gate) if self.activation == "silu" else gelu(gate)) * self.up(x, call), call)
+        y: Tensor = self.down(self.gate.activated(x, self.activation, call) * self.up(x, call), call)
         return y
 
 
@@ -104,7 +106,7 @@ class MixFFN(nn.Module):
         """x (B, rows * columns, width). Raises `ConflictError` on fewer tokens than the grid has: they have no neighbours."""
 
         def seen(linear: Linear, conv: nn.Module) -> Tensor:
-            return tokens(conv(plane(silu(linear(x, call)), grid)))
+            return tokens(conv(plane(linear.activated(x, "silu", call), grid)))
 
         y: Tensor = self.down(seen(self.up, self.up_conv) * silu(seen(self.gate, self.gate_conv)), call)
         return y

@@ -4,9 +4,11 @@ Peebles and Xie, arXiv 2212.09748), or through one for all and a small table (ad
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
 from ..core.call import Call
 from .linear import Linear
@@ -15,18 +17,18 @@ from .linear import Linear
 class Modulation(nn.Module):
     """`count` vectors of `width` from c (B, D) or per token (B, N, D), each returned as (B, 1 | N, width). Starts at zero.
 
-    `width_in`: D, where c is of another width.
+    `width_in`: D, where c is of another width.   `activation`: of c before its Linear.
     """
 
-    def __init__(self, width: int, count: int, width_in: int | None = None) -> None:
+    def __init__(self, width: int, count: int, width_in: int | None = None, activation: Literal["silu", "gelu"] = "silu") -> None:
         super().__init__()
         self.linear = Linear(width_in or width, count * width, "modulation")
-        self.count = count
+        self.count, self.activation = count, activation
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, c: Tensor, call: Call | None = None) -> tuple[Tensor, ...]:
-        vectors = self.linear(silu(c), call)
+        vectors = self.linear(silu(c) if self.activation == "silu" else gelu(c, approximate="tanh"), call)
         return (vectors[:, None] if vectors.ndim == 2 else vectors).chunk(self.count, dim=-1)
 
 

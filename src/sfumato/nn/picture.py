@@ -1,4 +1,4 @@
-"""Branches over the picture's tokens alone, which families of one image stream share: how a core is called, counted and cut into units.
+"""Branches, most over the picture's tokens alone, that families share: how a core is called, counted and cut into units.
 
 A family says how the core's inputs are prepared: which norm, whose modulation, what gate.
 """
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
-from ..core.state import State
+from ..core.state import Pair, State, Stream
 from .attention import CrossAttention, JointAttention, PrefixAttention
+from .expert_choice import ExpertChoice
 from .linear import Linear
 from .mlp import GLU, MLP, MixFFN
+from .modulation import Modulation, modulate
 
-PICTURE = ("image",)
+PICTURE: tuple[str, ...] = ("image",)
 
 
 class Attending(Branch):
@@ -29,6 +31,11 @@ class Attending(Branch):
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
         outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
         return outputs
+
+    def stored(self, streams: Mapping[str, Stream]) -> Pair | None:
+        if isinstance(self.core, JointAttention) or self.core.source not in streams:
+            return None
+        return self.core.heard(streams[self.core.source].x)
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
@@ -46,6 +53,7 @@ class PictureCross(Attending):
     """The picture reads the text, without a gate; by default without a norm (PixArt, arXiv 2310.00426)."""
 
     name = "cross"
+    core: CrossAttention
 
     def __init__(self, core: CrossAttention, norm: nn.Module | None = None) -> None:
         super().__init__()
@@ -61,13 +69,13 @@ class PictureMixer(Branch):
 
     name = "mlp"
     streams = PICTURE
-    core: MLP | GLU | MixFFN
+    core: MLP | GLU | MixFFN | ExpertChoice
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
 
         def cost(tokens: Mapping[str, int]) -> int:
-            return tokens["image"] * self.core.cost
+            return sum(tokens.get(s, 0) for s in self.streams) * self.core.cost
 
         return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
@@ -75,10 +83,61 @@ class PictureMixer(Branch):
 class PictureMLP(PictureMixer):
     """`core` treats each token by itself."""
 
-    core: MLP | GLU
+    core: MLP | GLU | ExpertChoice
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {"image": self.core(inputs["image"], call)}
+        return {n: self.core(x, call) for n, x in inputs.items()}
+
+
+class PlainAttention(Attending):
+    """x += core(norm(x)) for `streams`, without modulation."""
+
+    name = "attention"
+
+    def __init__(self, core: JointAttention, norm: nn.Module, streams: tuple[str, ...]) -> None:
+        super().__init__()
+        self.norm, self.core, self.streams = norm, core, streams
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {n: self.norm(state[n]) for n in self.streams}, {}
+
+
+class PlainMLP(PictureMLP):
+    """The same of an MLP."""
+
+    def __init__(self, core: MLP | GLU | ExpertChoice, norm: nn.Module, streams: tuple[str, ...]) -> None:
+        super().__init__()
+        self.norm, self.core, self.streams = norm, core, streams
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {n: self.norm(state[n]) for n in self.streams}, {}
+
+
+class ModulatedAttention(PictureAttention):
+    """x += gate(c) * core(mod(norm(x), c)), adaLN-zero (Peebles and Xie, arXiv 2212.09748); `modulation` gives shift, scale and gate."""
+
+    def __init__(self, core: JointAttention, norm: nn.Module, modulation: Modulation) -> None:
+        super().__init__()
+        self.norm, self.modulation, self.core = norm, modulation, core
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.norm, self.modulation, state, call)
+
+
+class ModulatedMLP(PictureMLP):
+    """The same of an MLP."""
+
+    def __init__(self, core: MLP | GLU | ExpertChoice, norm: nn.Module, modulation: Modulation) -> None:
+        super().__init__()
+        self.norm, self.modulation, self.core = norm, modulation, core
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _modulated(self.norm, self.modulation, state, call)
+
+
+def _modulated(norm: nn.Module, modulation: Modulation, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    shift, scale, gate = modulation(state.cond["c"], call)
+    return {"image": modulate(norm(state["image"]), shift, scale)}, {"image": gate}
 
 
 def initialise_crossed(net: nn.Module, final: Linear) -> None:

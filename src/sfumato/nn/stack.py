@@ -17,7 +17,7 @@ from .attention import AttentionShape, CrossAttention, JointAttention, PrefixAtt
 from .linear import Linear
 from .mlp import GEGLU
 from .norms import GroupNorm
-from .picture import PICTURE, PictureAttention, PictureCross, PictureMLP
+from .picture import PICTURE, PictureAttention, PictureCross, PlainAttention, PlainMLP
 
 # The norm before a stack has an eps of its own in every published U-Net, whatever the others'.
 EPS = 1e-6
@@ -65,35 +65,6 @@ class Leave(Branch):
         return SiteInfo(site, PICTURE, names, (), lambda tokens: tokens["image"] * each)
 
 
-class SelfBranch(PictureAttention):
-    """x += Attention(LN(x))."""
-
-    def __init__(self, shape: AttentionShape) -> None:
-        super().__init__()
-        self.norm, self.core = nn.LayerNorm(shape.width), JointAttention(shape, PICTURE)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {"image": self.norm(state["image"])}, {}
-
-
-class CrossBranch(PictureCross):
-    """x += Attention(LN(x), text)."""
-
-    def __init__(self, shape: AttentionShape, text_width: int) -> None:
-        super().__init__(CrossAttention(shape, "text", text_width), nn.LayerNorm(shape.width))
-
-
-class MLPBranch(PictureMLP):
-    """x += GEGLU(LN(x)), four times as wide inside."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm, self.core = nn.LayerNorm(width), GEGLU(width, 4 * width)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return {"image": self.norm(state["image"])}, {}
-
-
 class PrefixBranch(PictureAttention):
     """x += Attention(GN(x)), the text's keys and values before the picture's own: a block by itself, without a stack around it."""
 
@@ -107,6 +78,10 @@ class PrefixBranch(PictureAttention):
 
 
 def layer(width: int, heads: int, text_width: int) -> Block:
-    """A block of a stack: self-attention, cross-attention, MLP."""
+    """A block of a stack, each part behind a LayerNorm: self-attention, cross-attention, a GEGLU four times as wide inside."""
     shape = AttentionShape(width, heads, qk_norm=False, bias=False)
-    return Block(SelfBranch(shape), CrossBranch(shape, text_width), MLPBranch(width))
+    return Block(
+        PlainAttention(JointAttention(shape, PICTURE), nn.LayerNorm(width), PICTURE),
+        PictureCross(CrossAttention(shape, "text", text_width), nn.LayerNorm(width)),
+        PlainMLP(GEGLU(width, 4 * width), nn.LayerNorm(width), PICTURE),
+    )

@@ -63,10 +63,18 @@ def shipped() -> list[str]:
     return sorted(p.name for p in folder.iterdir() if (p / "model_index.json").is_file()) if folder.is_dir() else []
 
 
-def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None, text_tokens: int | None = None) -> TextToImage:
+def load(
+    name_or_dir: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    text_tokens: int | None = None,
+    clean_captions: bool = False,
+) -> TextToImage:
     """A pipeline by shipped name or folder, ours or diffusers' of a published model. `dtype` None: fp32 on a CPU, bf16 elsewhere.
 
     `text_tokens`: how many tokens the T5 of a published pipeline reads, None = as many as in its original code.
+    `clean_captions`: prompts are stripped of markup, links and the like as PixArt's captions were; needs ftfy and beautifulsoup4.
     Raises `UnknownNameError` with the nearest names, `WeightsError` naming a missing, damaged or pickled file, `ConfigError` for what a
     published config asks and nothing here computes.
     """
@@ -76,9 +84,13 @@ def load(name_or_dir: str | Path, *, device: str = "cpu", dtype: torch.dtype | N
     if is_published(folder, index):
         from .published.folder import load_published
 
-        pipe = load_published(folder, index, device, dtype, text_tokens)
+        pipe = load_published(folder, index, device, dtype, text_tokens, clean_captions)
     elif text_tokens is not None:
         raise UsageError(f"text_tokens is {text_tokens}", "for pipelines published with T5; this model's text encoder is fixed")
+    elif clean_captions:
+        raise UsageError(
+            "clean_captions, and this model reads prompts as they are", "it is for PixArt, which was trained on cleaned captions"
+        )
     else:
         pipe = _own(folder)
     pipe.denoiser.net.eval().requires_grad_(False)

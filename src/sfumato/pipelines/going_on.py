@@ -16,10 +16,19 @@ from torch import Tensor
 
 from ..core.discrete import Betas
 from ..core.errors import ConflictError, UsageError
+from ..core.rng import Rows
 from ..sampling.loop import OnStep
 from .pictures import Pictures
+from .requests import rows_of
 from .settings import Draw
 from .text_to_image import TextToImage
+
+
+def _asked(prompt: str | Sequence[str], num: int, seed: int, seeds: Sequence[int] | None) -> tuple[list[str], Rows]:
+    """Each prompt `num` times, and their rows."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    rows = rows_of(prompts, num, seed, seeds)
+    return [p for p in prompts for _ in range(num)], rows
 
 
 def redraw(
@@ -41,17 +50,17 @@ def redraw(
     `asked`: steps, guidance, cfg, solver, shift, layout, policies, loras, as in a call. Raises `UsageError` for a strength outside (0, 1],
     for a picture of another shape, and what a call refuses.
     """
-    prompts, rows = pipe.rows(prompt, num, seed, seeds)
+    prompts, rows = _asked(prompt, num, seed, seeds)
     if not 0.0 < strength <= 1.0:
         raise UsageError(f"strength is {strength}", "above 0, which changes nothing, up to 1, which keeps next to nothing; 0.3 refines")
     pictures = picture if picture.ndim == 4 else picture[None]
     if pictures.ndim != 4 or pictures.shape[1] != 3 or len(pictures) not in (1, len(rows)):
         raise UsageError(f"a picture of the shape {tuple(picture.shape)} for {len(rows)} to draw", "(3, H, W), or one for each")
-    settings = pipe.settings(negative, size=(pictures.shape[2], pictures.shape[3]), **asked)
+    settings = pipe.settle(negative=negative, size=(pictures.shape[2], pictures.shape[3]), **{"binned": False, **asked})
     settings = replace(settings, part=(settings.steps - max(1, int(settings.steps * strength)), None))
     with torch.no_grad():
         x0 = pipe.codec.encode(pictures.to(next(pipe.codec.parameters()))).float().expand(len(rows), -1, -1, -1)
-    found = pipe.pictures(prompts, negative, rows, settings, x0=x0, on_step=on_step)
+    found = pipe.pictures(prompts, rows, settings, x0=x0, on_step=on_step)
     return replace(found, settings={**found.settings, "strength": strength})
 
 
@@ -92,17 +101,17 @@ class Refined:
         """
         if refused := sorted(asked.keys() & {"loras", "policies", "frame"}):
             raise UsageError(f"{refused[0]} for two models at once", "merge them into one of the models, or draw with each by itself")
-        prompts, rows = self.base.rows(prompt, num, seed, seeds)
+        prompts, rows = _asked(prompt, num, seed, seeds)
         asked = {"steps": self.base.defaults.steps, "size": self.base.defaults.size, **asked}
-        first, second = (pipe.settings(negative, **asked) for pipe in (self.base, self.refiner))
+        first, second = (pipe.settle(negative=negative, **asked) for pipe in (self.base, self.refiner))
         begin, cut = self._cut(self.base, first), self._cut(self.refiner, second)
         left, taken = self.base.times(first)[begin], self.refiner.times(second)[cut]
         if left != taken:
             raise ConflictError(
                 f"the first model stops at t = {float(left):.4f}, the second goes on at {float(taken):.4f}", "one layout for both"
             )
-        walked = self.base.walk(prompts, negative, rows, replace(first, part=(0, begin)), on_step=on_step)
-        found = self.refiner.pictures(prompts, negative, rows, replace(second, part=(cut, None)), xt=walked.latents, on_step=on_step)
+        walked = self.base.walk(prompts, rows, replace(first, part=(0, begin)), on_step=on_step)
+        found = self.refiner.pictures(prompts, rows, replace(second, part=(cut, None)), xt=walked.latents, on_step=on_step)
         settings = {**found.settings, "base": {"model": dict(self.base.identity), "at": self.at}}
         return replace(found, settings=settings, notes=tuple(dict.fromkeys((*self.base.notes, *walked.notes, *found.notes))))
 

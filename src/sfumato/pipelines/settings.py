@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
 
 from ..core.call import Policy
-from ..core.errors import UsageError
+from ..core.config import to_dict
+from ..core.discrete import Betas
+from ..core.errors import ConfigError, UsageError
+from ..sampling.guidance import ClassifierFree
 from ..sampling.schedules import Layout, resolution_shift, token_shift
 from ..surgery import Lora
+from .bins import SIDES, nearest
 
 LARGEST_SIDE = 4096
 
@@ -18,6 +25,7 @@ class Defaults:
     """How a model is sampled unless asked otherwise. `size`: (height, width) in pixels it was trained at; `shift` holds at that size.
 
     `cfg`: weight of classifier-free guidance in networks that are told the guidance as a number (FLUX.1 dev); elsewhere that is `guidance`.
+    `bins`: side of the square among the sizes that the model was trained at and is drawn at (see `bins.py`); 0 = drawn as asked.
     """
 
     size: tuple[int, int] = (128, 128)
@@ -27,6 +35,20 @@ class Defaults:
     shift: float = 1.0
     layout: Layout = field(default_factory=Layout)
     cfg: float = 1.0
+    bins: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bins and self.bins not in SIDES:
+            raise ConfigError(f"bins around {self.bins} pixels", f"0 for none, or one of {', '.join(map(str, SIDES))}")
+
+    def drawn_at(self, size: tuple[int, int], patch: int, binned: bool | None = None) -> tuple[bool, tuple[int, int]]:
+        """(whether by a bin, the size to draw a picture of `size` at); `binned` None: as the model is released. Raises `UsageError`."""
+        if binned and not self.bins:
+            raise UsageError("binned, and this model has no bins", "it is drawn at the size asked for")
+        if not self.bins or binned is False:
+            return False, possible_size(size, patch)
+        possible_size(size, 1)
+        return True, nearest(size, self.bins)
 
     def own_shift(self, size: tuple[int, int], patch: int) -> float:
         """The shift of a flow at `size` where none is asked for; `patch`: pixels of a token's side."""
@@ -40,26 +62,86 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Draw:
-    """Settings of one call. `size` (height, width) in pixels; `shift` None = the model's own, scaled to the size.
+    """Settings of one call, each decided. `size`: (height, width) in pixels; `drawn`: that of what is drawn, before it is resized to `size`
+    because it is `binned`.
 
-    `guidance`: what the network is told, where it reads the slot "guidance", and the weight of guidance elsewhere; `weight`: that weight.
-
-    `loras` act as they are weighted.   `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes
-    out bit for bit.   told: as in a call.   part: numbers of the first and the last time that is walked; None = to the end.
+    `guidance`: what the network is told, where it reads the slot "guidance", and the weight of classifier-free guidance elsewhere; `cfg`:
+    that weight where guidance is told, else None.   `loras` act as they are weighted.   told: as in a call.
+    `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes out bit for bit.
+    `part`: numbers of the first and the last time that is walked; None = to the end.
     """
 
     steps: int
     guidance: float
     solver: str
     size: tuple[int, int]
-    shift: float | None = None
+    drawn: tuple[int, int]
+    shift: float
+    layout: Layout
+    binned: bool = False
+    cfg: float | None = None
+    negative: str = ""
     policies: tuple[Policy, ...] = ()
     loras: tuple[Lora, ...] = ()
     frame: tuple[int, int, int] | None = None
-    weight: float = 1.0
-    layout: Layout = field(default_factory=Layout)
     told: Mapping[str, Sequence[float]] = field(default_factory=dict)
     part: tuple[int, int | None] = (0, None)
+
+    @property
+    def weight(self) -> float:
+        """Of classifier-free guidance."""
+        return self.guidance if self.cfg is None else self.cfg
+
+    def record(self) -> dict[str, Any]:
+        """What a picture must know of its settings to be drawn again, JSON-ready."""
+        told: dict[str, Any] = {} if self.cfg is None else {"cfg": self.cfg}
+        told |= {"told": {name: list(numbers) for name, numbers in self.told.items()}} if self.told else {}
+        return {
+            "negative": self.negative,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            **told,
+            "solver": self.solver,
+            "size": list(self.size),
+            "binned": self.binned,
+            "shift": self.shift,
+            "layout": to_dict(self.layout),
+            "loras": [lora.record() for lora in self.loras],
+        }
+
+
+def walk_times(layout: Layout, steps: int, shift: float, path: str | Betas) -> Tensor:
+    """(steps + 1,) fp64 on a model's path. Raises `UsageError` for steps or a shift that the layout cannot have, or a layout of another
+    kind of path.
+    """
+    if layout.discrete != isinstance(path, Betas):
+        raise UsageError(
+            f"the layout {layout.kind!r} on the path {path}", "spacings of steps are for discrete schedules, the others for flows"
+        )
+    return layout.times(steps, shift, train_steps(path))
+
+
+def train_steps(path: str | Betas) -> int:
+    """Of a discrete schedule; a flow has none and 1000 stands for them."""
+    return path.steps if isinstance(path, Betas) else 1000
+
+
+def settled_cfg(cfg: float | None, own: float, told: bool, guidance: float, negative: str) -> float | None:
+    """The weight of classifier-free guidance in a network that is `told` its guidance; None for others, where `guidance` is the weight.
+
+    Raises `UsageError` for numbers out of range and for what would change nothing.
+    """
+    ClassifierFree(guidance)  # what the network is told has the same range
+    if not told:
+        if cfg is not None or own != 1.0:
+            raise UsageError(
+                f"cfg is {own if cfg is None else cfg}", "this network is not told a guidance: `guidance` is the weight itself"
+            )
+        return None
+    weight = ClassifierFree(own if cfg is None else cfg).weight
+    if negative and weight == 1.0:
+        raise UsageError("a negative prompt, and cfg is 1", "guidance is a number here; a negative prompt acts with cfg above 1")
+    return weight
 
 
 def possible_size(size: tuple[int, int], step: int) -> tuple[int, int]:

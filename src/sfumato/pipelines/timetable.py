@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..core.paths import path
 from ..core.weights import read_json
 from ..sampling.schedules import Layout
 from .folder import find, is_published, network_folder, read_record
-from .settings import Defaults, by, possible_size
+from .settings import Defaults, by, walk_times
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,11 @@ class Timetable:
 
 
 def timetable(
-    name_or_dir: str | Path, steps: int | None = None, size: tuple[int, int] | None = None, shift: float | None = None
+    name_or_dir: str | Path,
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    shift: float | None = None,
+    layout: Layout | None = None,
 ) -> Timetable:
     """The times of a model, by shipped name or folder; what is None is the model's own. Raises as `load` and a call of the pipeline do."""
     folder = find(name_or_dir)
@@ -76,11 +80,11 @@ def timetable(
         meaning, defaults, said = record.meaning, record.defaults, "sfumato.json: defaults"
         home = said
     patch = factor * int(getattr(shape, "patch", 1))
-    asked = {"steps": steps, "size": size, "shift": shift}
-    steps, size = defaults.steps if steps is None else steps, possible_size(size or defaults.size, patch)
+    asked = {"steps": steps, "size": size, "shift": shift, "layout": layout}
+    defaults = defaults if layout is None else replace(defaults, layout=layout)
+    steps, size = defaults.steps if steps is None else steps, defaults.drawn_at(size or defaults.size, patch)[1]
     used = defaults.own_shift(size, patch) if shift is None else shift
-    train_steps = meaning.path.steps if isinstance(meaning.path, Betas) else 1000
-    stops = _stops(meaning, defaults.layout.times(steps, used, train_steps))
+    stops = _stops(meaning, walk_times(defaults.layout, steps, used, meaning.path))
 
     def source(name: str, own: str) -> str:
         return own if asked[name] is None else f"--{name}"
@@ -89,7 +93,7 @@ def timetable(
         ("steps", str(steps), source("steps", home)),
         ("size", by(size), source("size", f"{network.name}/config.json: sample_size" if home != said else said)),
         ("path", _path(meaning), said if home != said else "sfumato.json: meaning"),
-        ("layout", _layout(defaults.layout), said),
+        ("layout", _layout(defaults.layout), source("layout", said)),
         ("solver", defaults.solver, said),
     ]
     if not defaults.layout.discrete:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.call import Call
-from ..core.conditions import concatenate
+from ..core.conditions import Conditions, concatenate
 from ..core.denoiser import Denoiser
 from ..core.errors import CancelledError
 from ..core.process import NetCall
@@ -31,9 +31,25 @@ class Step:
 OnStep = Callable[[Step], bool | None]
 
 
-def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:
+class Joined:
+    """A run's conditions, put into one batch and prepared once for all steps; by the lanes that run together."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, ...], tuple[Sequence[Conditions], Conditions]] = {}
+
+    def of(self, denoiser: Denoiser, conds: Sequence[Conditions], plain: bool) -> Conditions:
+        """`conds` as one batch. `plain`: neither a policy nor an adapter acts, so what no step changes is computed now."""
+        key = tuple(map(id, conds))
+        if key not in self._made:
+            batch = concatenate(conds)
+            # The parts are kept with it, so that no other object can take their place under the same id.
+            self._made[key] = (conds, denoiser.net.prepare(batch) if plain else batch)
+        return self._made[key][1]
+
+
+def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall], joined: Joined | None = None) -> dict[str, Out]:
     """Answer all lanes. Lanes with nothing but an image, no tap, the same observers or no policy, and the same adapters that ask for no
-    lane or none, run as one batch.
+    lane or none, run as one batch. `joined`: what a run that asks step after step keeps of its conditions.
     """
     outs: dict[str, Out] = {}
     alike: dict[tuple[int, ...], dict[str, NetCall]] = {}
@@ -43,7 +59,7 @@ def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]
         else:
             outs[lane] = denoiser.answer(c.streams, c.cond, c.call)
     for batch in alike.values():
-        outs |= _together(denoiser, batch)
+        outs |= _together(denoiser, batch, joined or Joined())
     return outs
 
 
@@ -57,14 +73,15 @@ def _special(call: Call) -> bool:
     return bool(laned or call.taps or call.noise) or not all(s.footprint.observes for s in call.sessions)
 
 
-def _together(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out]:
+def _together(denoiser: Denoiser, calls: Mapping[str, NetCall], joined: Joined) -> dict[str, Out]:
     members = list(calls.values())
     images = [c.streams["image"] for c in members]
     x, t = torch.cat([i.x for i in images]), torch.cat([i.t for i in images if i.t is not None])
     ends = list(accumulate(len(i.x) for i in images))
     rows = {lane: slice(end - len(i.x), end) for lane, i, end in zip(calls, images, ends, strict=True)}
     call = replace(members[0].call, lane="+".join(calls), t=t, together=rows)
-    out = denoiser.out(x, t, concatenate([c.cond for c in members]), call)
+    cond = joined.of(denoiser, [c.cond for c in members], plain=not (call.sessions or call.adapters))
+    out = denoiser.out(x, t, cond, call)
     parts = {name: pred.split([len(i.x) for i in images]) for name, pred in out.pred.items()}
     return {lane: Out({name: part[i] for name, part in parts.items()}, {}, out.aux) for i, lane in enumerate(calls)}
 
@@ -73,10 +90,10 @@ def _together(denoiser: Denoiser, calls: Mapping[str, NetCall]) -> dict[str, Out
 def draw(process: Ode, request: DrawRequest, rows: Rows, on_step: OnStep | None = None) -> Tensor:
     """Run `process` to its end and return the latents. `on_step` returning False stops the run with `CancelledError`."""
     run: OdeRun = process.init(request, rows)
-    total = len(process.times) - 1
+    total, joined = len(process.times) - 1, Joined()
     while not process.done(run):
         before = run.walk.index
-        run = process.update(run, evaluate(process.denoiser, process.calls(run)), rows)
+        run = process.update(run, evaluate(process.denoiser, process.calls(run), joined), rows)
         if on_step is None or run.walk.index == before or run.estimate is None:
             continue
         if on_step(Step(run.walk.index, total, run.estimate)) is False:

@@ -17,7 +17,7 @@ from ..core.process import NetCall
 from ..core.rng import Rows
 from ..core.state import Out, Stream, require_finite
 from .guidance import ClassifierFree
-from .solvers import Seen, Solver, Walk, start
+from .solvers import Euler, Seen, Solver, Walk, start
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Ode:
 
     `noise`: what stands at the first time without an x0. "whole": noise, and the time has to be 1; "bare": noise, even where the time is
     below 1, as the spacing "leading" has it; "scaled": noise times sigma.
+    `landings` (steps,), for Euler alone: where each step ends; x is then taken for one of the next time. None: it ends there.
     """
 
     denoiser: Denoiser
@@ -58,6 +59,11 @@ class Ode:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
     noise: Literal["whole", "bare", "scaled"] = "whole"
+    landings: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.landings is not None and not isinstance(self.solver, Euler):
+            raise UsageError(f"a fixed stride with the solver {type(self.solver).__name__}", "it is DDIM's, which is 'euler' here")
 
     def init(self, request: DrawRequest, rows: Rows) -> OdeRun:
         noise = rows.normal(request.shape, "noise").to(self.device)
@@ -93,7 +99,8 @@ class Ode:
         seen = self.denoiser.interpret(prediction, y * float(alpha + sigma), times)
         # A prediction of eps says nothing of x_0 where alpha = 0; better told here than as a NaN of the next step.
         require_finite(seen.x0, f"the x_0 that step {run.walk.index + 1} infers from {self.denoiser.meaning.prediction} at t = {t:.3f}")
-        walk = self.solver.advance(run.walk, Seen(seen.x0, seen.eps))
+        fresh = rows.normal(tuple(y.shape[1:]), "renoise", run.walk.index).to(y) if self.solver.draws else None
+        walk = self._advance(run.walk, Seen(seen.x0, seen.eps, fresh))
         if walk.index > run.walk.index:
             for session in reversed(self.sessions):
                 walk = replace(walk, y=session.latents(walk.y, run.walk.index))
@@ -107,6 +114,15 @@ class Ode:
         # A schedule may end at its first trained step, where x is not quite y.
         alpha, sigma = self._at(self.times[-1])
         return run.walk.y * float(alpha + sigma)
+
+    def _advance(self, walk: Walk, seen: Seen) -> Walk:
+        if self.landings is None:
+            return self.solver.advance(walk, seen)
+        then = walk.index + 1
+        (alpha, sigma), (alpha_then, sigma_then) = self._at(self.landings[walk.index]), self._at(self.times[then])
+        aimed = replace(walk, times=(*walk.times[:then], float(sigma / (alpha + sigma)), *walk.times[then + 1 :]))
+        y = self.solver.advance(aimed, seen).y
+        return walk.move(y * float((alpha + sigma) / (alpha_then + sigma_then)))
 
     def _place(self, run: OdeRun) -> tuple[Tensor, float]:
         """y to evaluate at, and the path's own time there (the grid's, not the straight path's)."""

@@ -23,6 +23,7 @@ from ..core.program import Network
 from ..core.rng import generator
 from ..nn.linear import Linear
 from .lora_report import Report
+from .pack import refuse_packed
 
 Weight = float | tuple[float, ...]
 
@@ -112,10 +113,12 @@ class LoraAdapter:
             change = product(product(x, delta.down.to(x.dtype)), delta.up.to(x.dtype))
             if isinstance(factor, Tensor):
                 # Lanes that run together follow one another, each with all of the rows.
-                lanes = max(1, len(call.together))
-                if lanes * len(factor) != len(x):
-                    raise UsageError(f"a LoRA has {len(factor)} weights for {len(x) // lanes} rows", "one weight, or one for each row")
-                factor = factor.to(change).repeat(lanes).view(-1, *[1] * (change.ndim - 1))
+                lanes, rows = max(1, len(call.together)), len(x) if call.owners is None else call.owners[1]
+                if lanes * len(factor) != rows:
+                    raise UsageError(f"a LoRA has {len(factor)} weights for {rows // lanes} rows", "one weight, or one for each row")
+                factor = factor.to(change).repeat(lanes)
+                own = (-1, *[1] * (change.ndim - 1))
+                factor = factor.view(own) if call.owners is None else factor[call.owners[0]][None, :, None]
             y = y + factor * change
         return y
 
@@ -144,6 +147,7 @@ def merge(net: Network, loras: Sequence[Lora]) -> Network:
     weights that no LoRA touches lie in memory once for both. Raises as `adapters` does, and `UsageError` for weights by row, which no
     single matrix has.
     """
+    refuse_packed(net, "merged with")
     changes: dict[str, list[Tensor]] = {}
     linears = linears_of(net)
     for lora in loras:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
 
+import torch
+
 from sfumato.core.errors import ConfigError
 
 from .encoded import TextEncoder, TextStates
@@ -45,6 +47,13 @@ class Cached:
     def max_tokens(self) -> int:
         return self.encoder.max_tokens
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Cached:
+        """See `TextEncoder.to`; what was remembered is forgotten."""
+        self.encoder.to(device, dtype)
+        with self._lock:
+            self._rows.clear()
+        return self
+
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """As the encoder's; each prompt not yet known is encoded once, all of them in one batch."""
         prompts = check_prompts(prompts)
@@ -72,4 +81,5 @@ class Cached:
 def _own(row: TextStates) -> TextStates:
     """The row in storage of its own: a view would keep its whole batch alive."""
     pooled = None if row.pooled is None else row.pooled.clone()
-    return replace(row, tokens=row.tokens.clone(), mask=row.mask.clone(), pooled=pooled)
+    more = {name: _own(states) for name, states in row.more.items()}
+    return replace(row, tokens=row.tokens.clone(), mask=row.mask.clone(), pooled=pooled, more=more)

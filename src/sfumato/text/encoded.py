@@ -6,8 +6,8 @@ words that did not fit. Padding is on the right, masked out, and its states are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -32,6 +32,7 @@ class TextStates:
     pooled   (B, P) one vector per prompt, or None where the encoder has none
     words    per row, the words that were read, in order; the last may be cut short by truncation (then it is in `dropped` too)
     dropped  per row, the words lost to truncation, whole or in part, in order
+    more     states of the same prompts for further slots, by the slot's name (a language model's beside T5's)
     """
 
     tokens: Tensor
@@ -39,9 +40,11 @@ class TextStates:
     pooled: Tensor | None
     words: tuple[tuple[WordSpan, ...], ...]
     dropped: tuple[tuple[str, ...], ...]
+    more: Mapping[str, TextStates] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        columns = (self.tokens, self.mask, self.words, self.dropped, *(() if self.pooled is None else (self.pooled,)))
+        pooled = () if self.pooled is None else (self.pooled,)
+        columns = (self.tokens, self.mask, self.words, self.dropped, *pooled, *(states.tokens for states in self.more.values()))
         agree = len({len(column) for column in columns}) == 1
         if not agree or self.tokens.ndim != 3 or self.mask.shape != self.tokens.shape[:2] or self.mask.dtype != torch.bool:
             raise ValueError(
@@ -63,6 +66,7 @@ class TextStates:
             pooled=None if self.pooled is None else self.pooled[i : i + 1],
             words=self.words[i : i + 1],
             dropped=self.dropped[i : i + 1],
+            more={name: states.row(i) for name, states in self.more.items()},
         )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TextStates:
@@ -72,6 +76,7 @@ class TextStates:
             tokens=self.tokens.to(device=device, dtype=dtype),
             mask=self.mask.to(device=device),
             pooled=None if self.pooled is None else self.pooled.to(device=device, dtype=dtype),
+            more={name: states.to(device, dtype) for name, states in self.more.items()},
         )
 
     def pad_to(self, n: int) -> TextStates:
@@ -97,6 +102,7 @@ class TextStates:
             pooled=torch.cat(pooled) if pooled else None,
             words=tuple(row for part in parts for row in part.words),
             dropped=tuple(row for part in parts for row in part.dropped),
+            more={name: TextStates.concat([part.more[name] for part in parts]) for name in parts[0].more},
         )
 
 
@@ -123,4 +129,8 @@ class TextEncoder(Protocol):
 
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """States of `prompts` (B of them), float32, without gradients. `UsageError` for what is not a list of proper strings."""
+        ...
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> object:
+        """Move the weights; states stay float32."""
         ...

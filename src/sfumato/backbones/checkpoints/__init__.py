@@ -79,6 +79,7 @@ class Format:
     `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   `unread`: names of theirs that their own forward
     never reads, vectors as long as the field of our config that is named; left behind, and written as zeros.   `meaning`: what the
     published network's numbers are.   `component`: what a pipeline's folder and LoRA files call it.
+    `former`: as `fixed`, fields of the class that it was first published as; they are not written.
     `originals`: the Linears under the names of the model's first release, which kohya and ai-toolkit keep in their files.
     """
 
@@ -94,11 +95,13 @@ class Format:
     originals: Callable[[Any], tuple[Rule, ...]] = field(default=lambda config: ())
     unread: Mapping[str, str] = field(default_factory=dict)
     component: str = "transformer"
+    former: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     meaning: Meaning = field(kw_only=True)
 
     def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         """Our config's fields. Raises `ConfigError` naming a flag that is unknown or has a value we do not compute with."""
-        known = self.fields.keys() | self.fixed.keys() | self.derives
+        fixed = {**self.fixed, **self.former}
+        known = self.fields.keys() | fixed.keys() | self.derives
         # Their defaults are not ours: a field that is left out is asked for rather than guessed.
         if missing := sorted(self.fields.keys() - theirs.keys()):
             raise ConfigError(f"the {self.class_name} config lacks {', '.join(missing)}", "save_pretrained writes every field")
@@ -107,8 +110,8 @@ class Format:
                 continue
             if name not in known:
                 raise ConfigError(UnknownNameError(f"field of a {self.class_name} config", name, known).args[0])
-            if name in self.fixed and value not in self.fixed[name]:
-                raise ConfigError(f"{self.class_name} with {name} = {value!r}", f"supported: {', '.join(map(repr, self.fixed[name]))}")
+            if name in fixed and value not in fixed[name]:
+                raise ConfigError(f"{self.class_name} with {name} = {value!r}", f"supported: {', '.join(map(repr, fixed[name]))}")
         return {ours: theirs[name] for name, ours in self.fields.items() if name in theirs} | dict(self.derive(theirs))
 
     def published(self, ours: Any) -> dict[str, Any]:
@@ -205,9 +208,25 @@ def numbered(rules: tuple[Rule, ...], count: int, mark: str = "{i}") -> tuple[Ru
     )
 
 
+# The class that several were published as before each had its own, and the `norm_type` that tells them apart.
+FORMER_CLASS = "Transformer2DModel"
+# Its fields of other uses, with the values of those who do not use them.
+UNUSED: Mapping[str, tuple[Any, ...]] = dict.fromkeys(
+    ("double_self_attention", "only_cross_attention", "num_vector_embeds", "use_linear_projection"), (None, False)
+)
+_BY_NORM = {"ada_norm_single": "PixArtTransformer2DModel", "ada_norm_zero": "DiTTransformer2DModel"}
+
+
+def class_of(config: Mapping[str, Any]) -> str:
+    """The class of a published transformer's config, by today's name."""
+    name = str(config.get("_class_name", "?"))
+    return _BY_NORM.get(str(config.get("norm_type")), name) if name == FORMER_CLASS else name
+
+
 formats: Registry[Format] = Registry("diffusers class")
 formats.lazy("DiTTransformer2DModel", "sfumato.backbones.checkpoints.dit:FORMAT")
 formats.lazy("FluxTransformer2DModel", "sfumato.backbones.checkpoints.flux:FORMAT")
+formats.lazy("HiDreamImageTransformer2DModel", "sfumato.backbones.checkpoints.hidream:FORMAT")
 formats.lazy("Lumina2Transformer2DModel", "sfumato.backbones.checkpoints.lumina2:FORMAT")
 formats.lazy("LuminaNextDiT2DModel", "sfumato.backbones.checkpoints.nextdit:FORMAT")
 formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:FORMAT")

@@ -9,7 +9,7 @@ from ...core.denoiser import Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError
 from ..dit import DiTConfig
-from . import Format, Rule, numbered, rule
+from . import UNUSED, Format, Rule, numbered, rule
 
 _GELU = {"gelu-approximate": "tanh", "gelu": "none"}
 _BLOCK = (
@@ -59,6 +59,8 @@ def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(ours: Mapping[str, Any]) -> dict[str, Any]:
+    if ours["attention"] != "softmax":
+        raise ConfigError(f"diffusers' DiT has softmax attention, not {ours['attention']!r}", "save in sfumato's own format")
     if ours["mlp_ratio"] != 4 or not ours["closed"] or ours["span"] != round(ours["span"]):
         raise ConfigError(
             "diffusers' DiT has an mlp_ratio of 4, closed rates of time and a whole span, "
@@ -96,6 +98,11 @@ FORMAT = Format(
     derive=_derive,
     describe=_describe,
     derives=frozenset({"attention_head_dim", "sample_size", "out_channels", "activation_fn"}),
+    former={
+        **UNUSED,
+        **dict.fromkeys(("cross_attention_dim", "caption_channels", "interpolation_scale", "use_additional_conditions"), (None,)),
+        "attention_type": ("default",),
+    },
     ignored=frozenset({"pos_embed.pos_embed"}),
     # As trained; a pipeline's scheduler may say otherwise of a fine-tuned one.
     meaning=Meaning("eps", Betas(), "steps"),

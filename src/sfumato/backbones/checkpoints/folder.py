@@ -14,7 +14,7 @@ from ...core.files import refuse_overwrite, write_json, write_tensors
 from ...core.program import Network
 from ...core.weights import WEIGHTS, Shards, assign_strictly, read_json
 from .. import Family, backbones
-from . import Format, formats, of_family
+from . import Format, class_of, formats, of_family
 
 
 def load_network(folder: Path, dtype: torch.dtype | None = None) -> Network:
@@ -43,7 +43,8 @@ def empty_network(folder: Path) -> tuple[Network, Format | None]:
 def read_shape(folder: Path) -> tuple[Family, Format | None, Any]:
     """The family of the network in `folder`, diffusers' format where it is theirs, and our config of it; no weights are read."""
     config = read_json(folder / "config.json")
-    name = str(config.pop("_class_name", "?"))
+    name = class_of(config)
+    config.pop("_class_name", None)
     form: Format | None = None
     if name not in backbones:
         if name not in formats:
@@ -62,8 +63,7 @@ def load_denoiser(folder: Path, dtype: torch.dtype | None = None) -> Denoiser:
 
     Raises `UnknownNameError` for a class that is not diffusers', and what `load_network` raises.
     """
-    name = str(read_json(folder / "config.json").get("_class_name", "?"))
-    return Denoiser(load_network(folder, dtype), formats.get(name).meaning)
+    return Denoiser(load_network(folder, dtype), formats.get(class_of(read_json(folder / "config.json"))).meaning)
 
 
 def save_network(net: Network, folder: Path, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:

@@ -9,7 +9,7 @@ from ...core.denoiser import Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError
 from ..pixart import PixArtConfig
-from . import Format, Rule, numbered, rule
+from . import UNUSED, Format, Rule, numbered, rule
 
 _ATTENTION = tuple(
     rule(f"transformer_blocks.{{i}}.{theirs}.{part}", f"blocks.{{i}}.{ours}.{own}")
@@ -72,13 +72,7 @@ def _originals(config: PixArtConfig) -> tuple[Rule, ...]:
     return _ORIGINAL_ROOT + numbered(_ORIGINAL_BLOCK, config.depth)
 
 
-# Flags of the class that PixArt was first published as; none is ever set.
-_LEGACY = ("double_self_attention", "only_cross_attention", "num_vector_embeds", "use_linear_projection")
-
-
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
-    if asked := [name for name in _LEGACY if theirs.get(name)]:
-        raise ConfigError(f"a PixArt config with {asked[0]} = {theirs[asked[0]]!r}", "it is not computed here")
     heads, channels, side = theirs.get("num_attention_heads", 16), theirs.get("in_channels", 4), theirs.get("sample_size", 128)
     patch, out = theirs.get("patch_size", 2), theirs.get("out_channels", 8)
     width = heads * theirs.get("attention_head_dim", 72)
@@ -97,6 +91,8 @@ def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(ours: Mapping[str, Any]) -> dict[str, Any]:
+    if ours["attention"] != "softmax":
+        raise ConfigError(f"diffusers' PixArt has softmax attention, not {ours['attention']!r}", "save in sfumato's own format")
     if ours["compress"]:
         raise ConfigError("diffusers' PixArt has no compressed keys and values", "save in sfumato's own format")
     if ours["mlp_ratio"] != 4:
@@ -140,9 +136,10 @@ FORMAT = Format(
     describe=_describe,
     derives=frozenset(
         {"attention_head_dim", "cross_attention_dim", "sample_size", "interpolation_scale", "use_additional_conditions", "out_channels"}
-    )
-    | frozenset(_LEGACY),
-    ignored=frozenset({"pos_embed.pos_embed"}),
+    ),
+    former=UNUSED,
+    # The former class kept the caption of dropped rows, which training alone reads.
+    ignored=frozenset({"pos_embed.pos_embed", "caption_projection.y_embedding"}),
     originals=_originals,
     # As trained; a pipeline's scheduler may say otherwise of a fine-tuned one.
     meaning=Meaning("eps", Betas(), "steps"),

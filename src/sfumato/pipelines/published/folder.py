@@ -6,35 +6,46 @@ transformer/, vae/, scheduler/, text_encoder*/, tokenizer*/
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...backbones import backbones
-from ...backbones.checkpoints import formats, of_family
+from ...backbones.checkpoints import FORMER_CLASS, class_of, formats, of_family
 from ...backbones.checkpoints.folder import load_network, save_network
 from ...codecs.kl import KLCodec
-from ...core.denoiser import Denoiser
+from ...core.denoiser import Denoiser, Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError, UnknownNameError, UsageError, WeightsError
-from ...core.files import sha256, write_json
+from ...core.files import write_json
 from ...core.weights import read_json
+from ...text.captions import as_it_is, cleaner, lowered
 from ...text.joined import Joined
 from ...text.transformers_encoder import TransformersEncoder, load_text_encoder
+from ..bins import SIDES
 from ..components import read_autoencoder, refuse_pickles, save_codec
+from ..identity import Identity
 from ..settings import Defaults
 from ..text_to_image import TextToImage
 from .kinds import ZEROS, Kind, Text, kind
 from .schedulers import Scheduler, read, write
 
 
-def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: torch.dtype, text_tokens: int | None = None) -> TextToImage:
-    """The pipeline in `folder`, whose model_index.json is `index`; the network and codec stay on the CPU, text encoders go to `device`.
+def load_published(
+    folder: Path,
+    index: Mapping[str, Any],
+    device: str,
+    dtype: torch.dtype,
+    text_tokens: int | None = None,
+    clean_captions: bool = False,
+) -> TextToImage:
+    """The pipeline in `folder`, whose model_index.json is `index`; the network and codec are on the CPU, text encoders on `device`.
 
-    `text_tokens`: how many tokens T5 reads, None = as the original code. Raises `UnknownNameError` for a class that is not supported,
+    `text_tokens`: how many tokens T5 reads, None = as the original code.   `clean_captions`: see `text/captions.py`.
+    Raises `UnknownNameError` for a class that is not supported,
     `WeightsError` for a missing component or file, `ConfigError` for a config that is not computed here.
     """
     name = str(index.get("_class_name", "?"))
@@ -44,25 +55,35 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
     config = read_json(folder / made_of.component / "config.json")
     for component in (made_of.component, "vae"):
         refuse_pickles(folder / component)
+    if (found := class_of(config)) != made_of.transformer:
+        raise ConfigError(f"{folder / made_of.component / 'config.json'} is of a {found}", f"a {name} has a {made_of.transformer}")
     net = load_network(folder / made_of.component)
-    meaning = formats.get(made_of.transformer).meaning
-    # A discrete schedule is the scheduler's to say: fine-tuned networks keep their class and predict v, say.
-    if not isinstance(scheduler.meaning.path, Betas) and meaning != scheduler.meaning:
-        raise ConfigError(f"a {made_of.transformer} predicts {meaning}, its scheduler {scheduler.meaning}", "fetch both from one place")
     codec = KLCodec(read_autoencoder(folder / "vae"))
     return TextToImage(
-        encoder=_encoder(folder, index, name, made_of, config, text_tokens, device, dtype),
-        denoiser=Denoiser(net, scheduler.meaning),
+        encoder=_encoder(folder, index, name, made_of, config, text_tokens, clean_captions, device, dtype),
+        denoiser=Denoiser(net, network_meaning(made_of, scheduler)),
         codec=codec,
         slots=made_of.told(index),
         defaults=published_defaults(made_of, config, scheduler, codec.factor),
-        identity={"name": folder.name, "sha256": _checksum(folder / made_of.component), "codec_sha256": _checksum(folder / "vae")},
+        identity=Identity(folder.name, {"sha256": _weights(folder / made_of.component), "codec_sha256": _weights(folder / "vae")}),
         notes=tuple(f"this folder's {part} is not run here" for part in made_of.unrun if part == "safety_checker" and _has(index, part)),
     )
 
 
 def _has(index: Mapping[str, Any], part: str) -> bool:
     return (index.get(part) or [None, None])[1] is not None
+
+
+def network_meaning(made_of: Kind, scheduler: Scheduler) -> Meaning:
+    """What the network's numbers are. Of a discrete schedule that is the scheduler's to say: fine-tuned networks keep their class and
+    predict v, say. A flow's network itself says which way it points, the scheduler how finely it is told the time.
+    """
+    own = formats.get(made_of.transformer).meaning
+    if isinstance(own.path, Betas) != isinstance(scheduler.meaning.path, Betas):
+        raise ConfigError(f"a {made_of.transformer} predicts {own}, its scheduler {scheduler.meaning}", "fetch both from one place")
+    if isinstance(own.path, Betas):
+        return scheduler.meaning
+    return replace(own, time_map="whole") if scheduler.meaning.time_map == "whole" else own
 
 
 def read_scheduler(folder: Path, made_of: Kind) -> Scheduler:
@@ -82,13 +103,17 @@ def published_defaults(made_of: Kind, config: Mapping[str, Any], scheduler: Sche
     """How the pipeline was released to be sampled; `config`: the transformer's."""
     side = (made_of.side or int(config.get("sample_size", 128))) * factor
     steps, guidance, _ = made_of.settings(config)
-    return Defaults((side, side), steps, guidance, scheduler.solver, scheduler.shift, scheduler.layout)
+    if scheduler.solver == "renoise":
+        steps, guidance = made_of.distilled.get(scheduler.shift, (steps, 1.0))
+    # The sizes are those of codecs that shrink eightfold, which all released ones do.
+    bins = side if made_of.binned and factor == 8 and side in SIDES else 0
+    return Defaults((side, side), steps, guidance, scheduler.solver, scheduler.shift, scheduler.layout, bins=bins)
 
 
 def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of: Kind) -> None:
     """Refuse a folder without a component that is needed, with one that would be ignored, or of another class than is computed."""
     needed: dict[str, tuple[str, ...]] = {
-        made_of.component: (made_of.transformer,),
+        made_of.component: (made_of.transformer, FORMER_CLASS),
         "vae": ("AutoencoderKL",),
         "scheduler": made_of.schedulers,
     }
@@ -107,19 +132,36 @@ def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of
 
 def _encoder(
     folder: Path, index: Mapping[str, Any], name: str, made_of: Kind, config: Mapping[str, Any], text_tokens: int | None,
-    device: str, dtype: torch.dtype,
+    clean: bool, device: str, dtype: torch.dtype,
 ) -> Joined:  # fmt: skip
     asked = made_of.settings(config)[2] if text_tokens is None else text_tokens
 
+    if clean and not any(text.prepare is lowered for text in made_of.texts):
+        raise UsageError(
+            f"clean_captions, and a {name} reads prompts as they are", "it is for PixArt, which was trained on cleaned captions"
+        )
+    cleaned = cleaner() if clean else as_it_is
+
     def load(text: Text) -> TransformersEncoder:
         longest = (asked or text.tokens) if text.tokens else None
+        layers = range(1, 2 + max(config["llama_layers"])) if text.taps else (text.layer,)
         return load_text_encoder(
-            folder, text.folder, text.tokenizer, (text.layer,), longest, padding=text.padding, lower=text.lower, device=device, dtype=dtype
+            folder,
+            text.folder,
+            text.tokenizer,
+            layers,
+            longest,
+            padding=text.padding,
+            prepare=cleaned if clean and text.prepare is lowered else text.prepare,
+            ends=text.taps,
+            device=device,
+            dtype=dtype,
         )
 
     parts = {text.folder: load(text) for text in made_of.texts if _has(index, text.folder)}
     absent = [text for text in made_of.texts if text.folder not in parts]
-    width = next(config[name] for name in ("caption_channels", "joint_attention_dim", "cross_attention_dim") if name in config)
+    width = next(config[name] for name in ("joint_attention_dim", "caption_channels", "cross_attention_dim") if name in config)
+    width = width[0] if made_of.joined == "tapped" else width
     return Joined(name, parts, made_of.joined, int(width), sum(asked or text.tokens for text in absent))
 
 
@@ -134,7 +176,10 @@ def save_published(pipe: TextToImage, folder: Path, dtype: torch.dtype | None = 
         )
     name = pipe.encoder.name
     made_of, defaults, encoder = kind(name), pipe.defaults, pipe.encoder
-    config = write(Scheduler(pipe.denoiser.meaning, defaults.layout, defaults.solver, defaults.shift), made_of.schedulers)
+    meaning = pipe.denoiser.meaning
+    if not isinstance(meaning.path, Betas):
+        meaning = Meaning(time_map="whole" if meaning.time_map == "whole" else "identity")
+    config = write(Scheduler(meaning, defaults.layout, defaults.solver, defaults.shift), made_of.schedulers)
     if (family := of_family(backbones.name_of(type(pipe.denoiser.net))).class_name) != made_of.transformer:
         raise UsageError(f"a {name} with a {family}", f"its transformer is a {made_of.transformer}")
     write_json(folder / "scheduler" / "scheduler_config.json", config)
@@ -178,8 +223,5 @@ def _diffusers_version() -> str:
     return str(diffusers.__version__)
 
 
-def _checksum(folder: Path) -> str:
-    """sha256 of the folder's one weights file, or of its shards' digests in the order of their names."""
-    files = sorted(folder.glob("*.safetensors"))
-    digests = [sha256(file) for file in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))

@@ -1,27 +1,32 @@
 """What each published pipeline is made of: components, how its text encoders are read and joined, and the settings it was released with.
 
 Where the original code and diffusers differ, the original's is the default:
-    PixArt      both lower the caption; the original also strips markup with ftfy and beautifulsoup, which is left to the user
+    PixArt      both lower the caption; where ftfy and beautifulsoup are installed, both also strip it of markup, links, numbers and much
+                else. Here that is asked for, load(..., clean_captions=True), so that what is installed changes no picture
     FLUX.1      schnell: the original reads 256 T5 tokens and draws 4 steps, diffusers 512 and 28 (load(..., text_tokens=512) for its own)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ...backbones.checkpoints import formats
 from ...core.conditions import Slot
 from ...core.errors import UnknownNameError
+from ...text.captions import Prepare, as_it_is, lowered
 from ...text.joined import How
+from ...text.transformers_encoder import Padding
 
 
 @dataclass(frozen=True)
 class Text:
     """A text encoder in `folder` with its `tokenizer`; `classes` of transformers that it may be. `layer`: of the states that are taken.
 
-    `tokens`: how many it reads; 0 = what its tokenizer declares.   `optional`: a folder without it still draws.
+    `tokens`: how many it reads; 0 = what its tokenizer declares.   `prepare`: what is done to a prompt first.
+    `optional`: a folder without it still draws.
+    `taps`: all the layers that the transformer's blocks hear are taken, side by side, and the token that ends a text pads it.
     """
 
     folder: str
@@ -29,9 +34,10 @@ class Text:
     classes: tuple[str, ...]
     layer: int = -1
     tokens: int = 0
-    padding: Literal["masked", "attended"] = "masked"
-    lower: bool = False
+    padding: Padding = "masked"
+    prepare: Prepare = as_it_is
     optional: bool = False
+    taps: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,9 @@ class Kind:
     """One pipeline class of diffusers.
 
     `transformer`: the network's class.   `even`: hands evenly spaced sigmas to its scheduler.   `side`: tokens' rows that it was trained
-    at, where the transformer's config does not say (latent cells).   `optional`: components that may be null, and have to be: they are of
-    uses that are not drawn here.
+    at, where the transformer's config does not say (latent cells).   `binned`: drawn at the nearest of the sizes it was trained at.
+    `optional`: components that may be null, and have to be: they are of uses that are not drawn here.
+    `distilled`: (steps, guidance) by shift where the scheduler renoises.
     `unrun`: components that may be there and change nothing in a picture but are not run here, which every picture then says.
     `zeros`: whether an absent negative prompt is zeros unless the folder says otherwise; None: it is the empty prompt, always.
     """
@@ -54,7 +61,9 @@ class Kind:
     guidance: float
     even: bool = False
     side: int = 0
+    binned: bool = False
     optional: tuple[str, ...] = ()
+    distilled: Mapping[float, tuple[int, float]] = field(default_factory=dict)
     unrun: tuple[str, ...] = ()
     zeros: bool | None = None
 
@@ -86,12 +95,12 @@ _STABLE = ("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolve
 _XL = ("EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler")
 _SECOND = Text("text_encoder_2", "tokenizer_2", _PROJECTED, layer=-2, padding="attended")
 # The uncond lane reads the empty prompt in all of them.
-_TEXT, _POOLED = Slot("text", null="empty"), Slot("pooled", null="empty")
+_TEXT, _POOLED, _TAPS = (Slot(name, null="empty") for name in ("text", "pooled", "taps"))
 
 
 def _pixart(tokens: int) -> Kind:
-    text = Text("text_encoder", "tokenizer", _T5, tokens=tokens, lower=True)
-    return Kind("PixArtTransformer2DModel", (text,), "one", _DISCRETE, (_TEXT,), steps=20, guidance=4.5)
+    text = Text("text_encoder", "tokenizer", _T5, tokens=tokens, prepare=lowered)
+    return Kind("PixArtTransformer2DModel", (text,), "one", _DISCRETE, (_TEXT,), steps=20, guidance=4.5, binned=True)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -159,6 +168,23 @@ KINDS: Mapping[str, Kind] = {
         guidance=5.0,
         optional=("text_encoder", "tokenizer", "image_encoder", "feature_extractor"),
         zeros=True,
+    ),
+    "HiDreamImagePipeline": Kind(
+        "HiDreamImageTransformer2DModel",
+        (
+            Text("text_encoder", "tokenizer", _PROJECTED, tokens=128, padding="attended"),
+            Text("text_encoder_2", "tokenizer_2", _PROJECTED, tokens=128, padding="attended"),
+            Text("text_encoder_3", "tokenizer_3", _T5, tokens=128, padding="kept"),
+            Text("text_encoder_4", "tokenizer_4", ("LlamaForCausalLM", "LlamaModel"), tokens=128, padding="kept", taps=True),
+        ),
+        "tapped",
+        ("UniPCMultistepScheduler", *_FLOW, "FlowMatchLCMScheduler"),
+        (_TEXT, _TAPS, _POOLED),
+        steps=50,
+        guidance=5.0,
+        side=128,
+        # Dev and Fast.
+        distilled={6.0: (28, 1.0), 3.0: (16, 1.0)},
     ),
 }
 

@@ -68,6 +68,22 @@ _PLAIN = {"trained_betas": None, "thresholding": False}
 _THRESHOLD = {"dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 _OTHER_SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
 
+_SHIFTED = {
+    "shift": 1.0,
+    "use_dynamic_shifting": False,
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+}
+_FLOW_FIXED = {
+    **_OTHER_SIGMAS,
+    "num_train_timesteps": 1000,
+    "invert_sigmas": False,
+    "shift_terminal": None,
+    "time_shift_type": "exponential",
+}
+
 TABLES = {
     "DPMSolverMultistepScheduler": Table(
         used={
@@ -115,24 +131,39 @@ TABLES = {
         fixed={"trained_betas": None, "timestep_spacing": "leading"},
         idle={},
     ),
-    "FlowMatchEulerDiscreteScheduler": Table(
-        used={
-            "shift": 1.0,
-            "use_dynamic_shifting": False,
-            "base_image_seq_len": 256,
-            "base_shift": 0.5,
-            "max_image_seq_len": 4096,
-            "max_shift": 1.15,
-        },
+    "FlowMatchEulerDiscreteScheduler": Table(_SHIFTED, {**_FLOW_FIXED, "stochastic_sampling": False}, {}),
+    "FlowMatchLCMScheduler": Table(_SHIFTED, {**_FLOW_FIXED, "scale_factors": None}, {"upscale_mode": "bicubic"}),
+    "UniPCMultistepScheduler": Table(
+        used={"flow_shift": 1.0},
         fixed={
+            **_PLAIN,
             **_OTHER_SIGMAS,
             "num_train_timesteps": 1000,
-            "invert_sigmas": False,
+            "prediction_type": "flow_prediction",
+            "use_flow_sigmas": True,
+            "use_dynamic_shifting": False,
             "shift_terminal": None,
-            "time_shift_type": "exponential",
-            "stochastic_sampling": False,
+            "final_sigmas_type": "zero",
+            "solver_order": 2,
+            "solver_type": "bh2",
+            "solver_p": None,
+            "predict_x0": True,
+            "disable_corrector": [],
+            "lower_order_final": True,
+            "rescale_betas_zero_snr": False,
         },
-        idle={},
+        # On a flow neither betas nor the spacing of steps are read.
+        idle={
+            **_THRESHOLD,
+            "beta_start": 0.0001,
+            "beta_end": 0.02,
+            "beta_schedule": "linear",
+            "timestep_spacing": "linspace",
+            "steps_offset": 0,
+            "time_shift_type": "exponential",
+            "sigma_min": None,
+            "sigma_max": None,
+        },
     ),
 }
 
@@ -147,6 +178,10 @@ def read(config: Mapping[str, Any], even: bool = False) -> Scheduler:
     said = TABLES[name].checked(name, config)
     if name == "FlowMatchEulerDiscreteScheduler":
         return _flow(said, even)
+    if name == "FlowMatchLCMScheduler":
+        return replace(_flow(said, even), solver="renoise")
+    if name == "UniPCMultistepScheduler":
+        return Scheduler(Meaning(time_map="whole"), Layout("below", "fixed"), "unipc", float(said["flow_shift"]))
     if said["prediction_type"] not in PREDICTIONS:
         raise ConfigError(f"{name} with prediction_type = {said['prediction_type']!r}", f"one of {', '.join(PREDICTIONS)}")
     meaning = Meaning(PREDICTIONS[said["prediction_type"]], _schedule(name, said), "steps")
@@ -214,13 +249,14 @@ def write(scheduler: Scheduler, names: Collection[str] = tuple(TABLES)) -> dict[
 
     Raises `ConfigError` where none does.
     """
-    layout = scheduler.layout
+    # A folder does not say how far DDIM goes: it is read as the paper has it, and drawn by diffusers with its own stride.
+    wanted = replace(scheduler, layout=replace(scheduler.layout, stride="next"))
     said = _written(scheduler) if isinstance(scheduler.meaning.path, Betas) else _written_flow(scheduler)
     for name in names:
         table = TABLES[name]
         config = {"_class_name": name, **table.idle, **table.fixed, **table.used, **{k: v for k, v in said.items() if k in table.used}}
         try:
-            if read(config, even=layout.kind == "paper") == scheduler:
+            if read(config, even=wanted.layout.kind == "paper") == wanted:
                 return config
         except ConfigError:  # this class has other fields fixed
             continue
@@ -230,7 +266,7 @@ def write(scheduler: Scheduler, names: Collection[str] = tuple(TABLES)) -> dict[
 def _written_flow(scheduler: Scheduler) -> dict[str, Any]:
     layout, (low, base, high, most) = scheduler.layout, scheduler.layout.tokens
     said = {"shift": scheduler.shift, "use_dynamic_shifting": layout.scaling == "tokens", "base_shift": base, "max_shift": most}
-    return said | {"base_image_seq_len": int(low), "max_image_seq_len": int(high)}
+    return said | {"base_image_seq_len": int(low), "max_image_seq_len": int(high), "flow_shift": scheduler.shift}
 
 
 def _written(scheduler: Scheduler) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""What the network is told, by lane: prompts as the text encoder reads them, null forms, and the numbers that stand beside a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..core.conditions import Conditions, Slot, Tokens, nulled
+from ..core.errors import UsageError
+from ..text.encoded import TextEncoder, TextStates
+
+Lanes = Mapping[str, Conditions]
+# The scores that Stable Diffusion XL's refiner is told of a picture as it should be, and as it should not be.
+AESTHETIC = {"cond": 6.0, "uncond": 2.5}
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """`encoder` and `slots` of a pipeline; `reads`: the slots that its network names."""
+
+    encoder: TextEncoder
+    slots: tuple[Slot, ...]
+    reads: frozenset[str]
+
+    def lanes(
+        self,
+        prompts: Sequence[str],
+        negative: str,
+        weight: float,
+        size: tuple[int, int],
+        guidance: float,
+        at_least: int = 0,
+        told: Mapping[str, Sequence[float]] | None = None,
+    ) -> tuple[Lanes, tuple[str, ...]]:
+        """Conditions by lane, and notes on truncation. A `weight` of 1 needs no uncond lane; without a `negative` prompt that lane holds
+        each slot's null form. `size` (height, width) and `guidance`: told to networks that read them.   at_least: tokens to pad to.
+        told: numbers of the training picture, by slot, instead of those of a whole one. Raises `UsageError` for a slot that is not read.
+        """
+        numbers = {lane: self._numbers(lane, size, told or {}) for lane in AESTHETIC}
+        lanes, notes = self._texts(prompts, negative, weight, at_least)
+        return {lane: self._told(cond, len(prompts), numbers[lane], guidance) for lane, cond in lanes.items()}, notes
+
+    def _numbers(self, lane: str, size: tuple[int, int], told: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+        """What the network reads of a training picture, by slot: one that was neither enlarged nor cropped, where `told` says no other."""
+        height, width = size
+        whole = {"original_size": size, "crop": (0, 0), "target_size": size, "aesthetic": (AESTHETIC[lane],)}
+        own: dict[str, Sequence[float]] = {"sizes": (height, width, height / width), **whole}
+        read = {name: numbers for name, numbers in own.items() if name in self.reads}
+        for name, numbers in told.items():
+            if name not in read or len(numbers) != len(read[name]):
+                slots = ", ".join(f"{n} ({len(v)})" for n, v in read.items()) or "none"
+                raise UsageError(f"told {name} = {tuple(numbers)}", f"what this network is told of a picture: {slots}")
+            # The score of what is not wanted stays that.
+            read |= {} if (name, lane) == ("aesthetic", "uncond") else {name: numbers}
+        return read
+
+    def _told(self, cond: Conditions, rows: int, numbers: Mapping[str, Sequence[float]], guidance: float) -> Conditions:
+        """`cond` with the numbers that the network reads beside the text, those of a picture and a guidance."""
+        vectors, scalars = dict(cond.vectors), dict(cond.scalars)
+        vectors |= {name: torch.tensor([list(row)], dtype=torch.float32).repeat(rows, 1) for name, row in numbers.items()}
+        if "guidance" in self.reads:
+            scalars["guidance"] = torch.full((rows,), guidance)
+        return replace(cond, vectors=vectors, scalars=scalars)
+
+    def _texts(self, prompts: Sequence[str], negative: str, weight: float, at_least: int) -> tuple[Lanes, tuple[str, ...]]:
+        from ..text.truncation import truncation_report
+
+        states = self._states(prompts)
+        notes = tuple(dict.fromkeys(truncation_report(states, prompts)))
+        cond = self._slots(states, at_least)
+        if weight == 1.0:
+            return {"cond": cond}, notes
+        if negative:
+            against = self._states([negative] * len(prompts))
+            notes += tuple(truncation_report(against, [negative] * len(prompts)))[:1]
+            return {"cond": cond, "uncond": self._slots(against, at_least)}, notes
+        everyone = torch.ones(len(prompts), dtype=torch.bool)
+        empty = self._slots(self.encoder.encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
+        return {"cond": cond, "uncond": nulled(cond, self.slots, {s.group: everyone for s in self.slots}, empty)}, notes
+
+    def _slots(self, states: TextStates, at_least: int) -> Conditions:
+        tokens = {name: Tokens(s.tokens, s.mask).pad_to(at_least) for name, s in {"text": states, **states.more}.items()}
+        if not any(slot.name == "pooled" for slot in self.slots):
+            return Conditions(tokens)
+        if states.pooled is None:
+            raise UsageError("this text encoder gives no pooled vector, which the model's slot 'pooled' needs")
+        return Conditions(tokens, {"pooled": states.pooled})
+
+    def _states(self, prompts: Sequence[str]) -> TextStates:
+        """States of `prompts`, each distinct one encoded alone: in a batch its last bits would depend on its neighbours' lengths."""
+        alone = {prompt: self.encoder.encode([prompt]) for prompt in dict.fromkeys(prompts)}
+        return TextStates.concat([alone[prompt] for prompt in prompts])

@@ -1,0 +1,70 @@
+"""Every option of `sfumato evaluate` reaches the evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sfumato.cli.evaluate import Evaluate
+from sfumato.pipelines import TextToImage
+
+from .conftest import Cli
+
+
+def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sfumato.cli.suites as room
+    import sfumato.evaluate.compare as comparing
+    import sfumato.evaluate.page as page
+    from sfumato.evaluate.judge import Judge
+
+    seen: list[dict[str, Any]] = []
+
+    class Stand:
+        """A judge, a report and a comparison with nothing in them."""
+
+        config = type("Config", (), {"size": 32})
+        model, steps, guidance, seed = "stand", 1, 1.0, 0
+
+        @property
+        def report(self) -> Stand:
+            return self
+
+        def table(self) -> str:
+            return "the table"
+
+    def judged(pipe: TextToImage, source: object, judge: object, **options: Any) -> Stand:
+        options.pop("progress")
+        seen[-1][options["pairs"]] = {**options, "dtype": pipe.dtype}
+        return Stand()
+
+    monkeypatch.setattr(room, "examine", judged)
+    monkeypatch.setattr(comparing, "compare", lambda *sides: (seen[-1].update(compared=True), Stand())[1])
+    monkeypatch.setattr(page, "drawings_section", lambda *what: [])
+    monkeypatch.setattr(room, "load_features", lambda folder, device: folder)
+    monkeypatch.setattr(room, "open_source", lambda spec, **_: seen[-1].update(data=spec))
+    monkeypatch.setattr(Judge, "load", lambda folder: (seen.append({"judge": folder}), Stand())[1])
+    monkeypatch.setattr("sfumato.cli.evaluate.to_dict", lambda report: {})
+    Path("data/emoji").mkdir(parents=True)
+    Path("other").mkdir()
+    turned: dict[str, tuple[object, ...]] = {
+        "data": ("--data", "other"), "pairs": ("--pairs", "test"), "count": ("--count", 7), "steps": ("--steps", 7),
+        "guidance": ("--guidance", 2), "seed": ("--seed", 7), "batch": ("--batch", 7), "judge": ("--judge", "j"),
+        "dtype": ("--dtype", "bfloat16"), "out": ("--out", "elsewhere"), "against": ("--against", model), "features": ("--features", "f"),
+    }  # fmt: skip
+    shown = {"model", "device", "json", "quiet", "debug"}
+    suites = {"suite", "prompts", "each"}  # test_suites.py
+    assert set(turned) | shown | suites == {f.name for f in fields(Evaluate)}
+    plain = cli("evaluate", model)
+    assert plain.code == 0 and "the table" in plain.out, plain.err
+    assert seen[0]["train"]["count"] == 300 and Path("out/evaluate-tiny/report.html").is_file()
+    assert cli("evaluate", model, "--json").out.startswith("{")
+    assert cli("evaluate", model, "--suite", "drawings").code == 0 and seen[0] == seen[-1]
+    for name, words in turned.items():
+        assert cli("evaluate", model, *words).code == 0, name
+        assert seen[0] != seen[-1], name
+    assert cli("evaluate", "nowhere").code == 2 and cli("evaluate", model, "--device", "warp").code == 2
+    assert "comparison" in cli("evaluate", model, "--against", model, "--json").lines[0]
+    assert "sfumato data emoji --out missing" in cli("evaluate", model, "--data", "missing").err
