@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..backbones.unet import UNet, UNetConfig, tiny
+from ..backbones.unet import UNet, tiny
+from ..backbones.unet_plan import UNetConfig
 from ..core.conditions import Conditions
 from ..core.discrete import Betas
 from ..core.rng import Rows

@@ -17,7 +17,7 @@ from ..core.discrete import Betas
 from ..core.paths import path
 from ..core.weights import read_json
 from ..sampling.schedules import Layout
-from .folder import find, is_published, read_record
+from .folder import find, is_published, network_folder, read_record
 from .settings import Defaults, by, walk_times
 
 
@@ -63,7 +63,8 @@ def timetable(
     """The times of a model, by shipped name or folder; what is None is the model's own. Raises as `load` and a call of the pipeline do."""
     folder = find(name_or_dir)
     index = read_json(folder / "model_index.json")
-    _, _, shape = read_shape(folder / "transformer")
+    network = network_folder(folder)
+    _, _, shape = read_shape(network)
     factor = 2 ** (len(read_json(folder / "vae" / "config.json").get("block_out_channels", ())) - 1)
     if is_published(folder, index):
         from .published.folder import published_defaults, read_scheduler
@@ -72,7 +73,7 @@ def timetable(
         made_of = kind(str(index.get("_class_name", "?")))
         scheduler = read_scheduler(folder, made_of)
         meaning, said = scheduler.meaning, "scheduler/scheduler_config.json"
-        defaults = published_defaults(made_of, read_json(folder / "transformer" / "config.json"), scheduler, factor)
+        defaults = published_defaults(made_of, read_json(network / "config.json"), scheduler, factor)
         home = f"as {index['_class_name']} was released"
     else:
         record = read_record(folder)
@@ -90,7 +91,7 @@ def timetable(
 
     origins = [
         ("steps", str(steps), source("steps", home)),
-        ("size", by(size), source("size", "transformer/config.json: sample_size" if home != said else said)),
+        ("size", by(size), source("size", f"{network.name}/config.json: sample_size" if home != said else said)),
         ("path", _path(meaning), said if home != said else "sfumato.json: meaning"),
         ("layout", _layout(defaults.layout), source("layout", said)),
         ("solver", defaults.solver, said),

@@ -9,9 +9,10 @@ Where the original code and diffusers differ, the original's is the default:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ...backbones.checkpoints import formats
 from ...core.conditions import Slot
 from ...core.errors import UnknownNameError
 from ...text.captions import Prepare, as_it_is, lowered
@@ -43,10 +44,12 @@ class Text:
 class Kind:
     """One pipeline class of diffusers.
 
-    `even`: hands evenly spaced sigmas to its scheduler.   `side`: tokens' rows that it was trained at, where the transformer's config does
-    not say (latent cells).   `binned`: drawn at the nearest of the sizes it was trained at.
+    `transformer`: the network's class.   `even`: hands evenly spaced sigmas to its scheduler.   `side`: tokens' rows that it was trained
+    at, where the transformer's config does not say (latent cells).   `binned`: drawn at the nearest of the sizes it was trained at.
     `optional`: components that may be null, and have to be: they are of uses that are not drawn here.
     `distilled`: (steps, guidance) by shift where the scheduler renoises.
+    `unrun`: components that may be there and change nothing in a picture but are not run here, which every picture then says.
+    `zeros`: whether an absent negative prompt is zeros unless the folder says otherwise; None: it is the empty prompt, always.
     """
 
     transformer: str
@@ -61,6 +64,18 @@ class Kind:
     binned: bool = False
     optional: tuple[str, ...] = ()
     distilled: Mapping[float, tuple[int, float]] = field(default_factory=dict)
+    unrun: tuple[str, ...] = ()
+    zeros: bool | None = None
+
+    @property
+    def component(self) -> str:
+        """The network's folder."""
+        return formats.get(self.transformer).component
+
+    def told(self, index: Mapping[str, Any]) -> tuple[Slot, ...]:
+        """The slots, with the null forms that model_index.json asks for."""
+        zeros = self.zeros is not None and index.get(ZEROS, self.zeros)
+        return tuple(replace(slot, null="zeros") for slot in self.slots) if zeros else self.slots
 
     def settings(self, transformer: Mapping[str, Any]) -> tuple[int, float, int | None]:
         """Steps, guidance and T5's tokens (None: the table's) for a transformer of this config."""
@@ -69,12 +84,16 @@ class Kind:
         return self.steps, self.guidance, None
 
 
+ZEROS = "force_zeros_for_empty_prompt"
 # FLUX.1 schnell is the pipeline class of dev with a network that is told no guidance.
 SCHNELL = (4, 1.0, 256)
 _DISCRETE = ("DPMSolverMultistepScheduler", "DDIMScheduler")
 _FLOW = ("FlowMatchEulerDiscreteScheduler",)
 _T5 = ("T5EncoderModel",)
 _PROJECTED = ("CLIPTextModelWithProjection",)
+_STABLE = ("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler")
+_XL = ("EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler")
+_SECOND = Text("text_encoder_2", "tokenizer_2", _PROJECTED, layer=-2, padding="attended")
 # The uncond lane reads the empty prompt in all of them.
 _TEXT, _POOLED, _TAPS = (Slot(name, null="empty") for name in ("text", "pooled", "taps"))
 
@@ -115,6 +134,40 @@ KINDS: Mapping[str, Kind] = {
         even=True,
         side=128,
         optional=("image_encoder", "feature_extractor"),
+    ),
+    "StableDiffusionPipeline": Kind(
+        "UNet2DConditionModel",
+        (Text("text_encoder", "tokenizer", ("CLIPTextModel",), padding="attended"),),
+        "one",
+        _STABLE,
+        (_TEXT,),
+        steps=50,
+        guidance=7.5,
+        optional=("image_encoder",),
+        unrun=("safety_checker", "feature_extractor"),
+    ),
+    "StableDiffusionXLPipeline": Kind(
+        "UNet2DConditionModel",
+        (Text("text_encoder", "tokenizer", ("CLIPTextModel",), layer=-2, padding="attended"), _SECOND),
+        "beside",
+        _XL,
+        (_TEXT, _POOLED),
+        steps=50,
+        guidance=5.0,
+        optional=("image_encoder", "feature_extractor"),
+        zeros=True,
+    ),
+    # The refiner: it reads the second encoder alone and goes on from a picture.
+    "StableDiffusionXLImg2ImgPipeline": Kind(
+        "UNet2DConditionModel",
+        (_SECOND,),
+        "one",
+        _XL,
+        (_TEXT, _POOLED),
+        steps=50,
+        guidance=5.0,
+        optional=("text_encoder", "tokenizer", "image_encoder", "feature_extractor"),
+        zeros=True,
     ),
     "HiDreamImagePipeline": Kind(
         "HiDreamImageTransformer2DModel",
