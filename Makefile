@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs models clean
+.PHONY: help demo test lint docs models clean emoji lessons scenes-2 scenes-3 scenes-4
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,15 +37,59 @@ lint: .venv/.ready  ## style, types and the order of the rooms
 docs: .venv/.ready  ## write docs/claims.md from the papers and their recorded checks
 	@$(BIN)/sfumato reproduce --list --markdown docs/claims.md
 
-models: .venv/.ready  ## train the shipped codec, model, judge and critic again (hours on a CPU; an interrupted run goes on)
-	@test -f data/emoji/manifest.json || $(BIN)/sfumato data emoji --out data/emoji
-	@test -d runs/codec/vae || $(BIN)/sfumato train codec --data data/emoji --out runs/codec
-	@test -d runs/emoji-mmdit/pipeline || $(BIN)/sfumato train model --data data/emoji --codec runs/codec/vae --out runs/emoji-mmdit
-	@test -f data/lessons/manifest.json || $(BIN)/sfumato data emoji --styles "noto v1" "fluent high contrast" "emojione monotone" streamline --out data/lessons
-	@test -d runs/judge/judge || $(BIN)/sfumato train judge --data data/emoji --lessons data/lessons --out runs/judge
-	@test -d runs/critic/critic || $(BIN)/sfumato train critic --data data/emoji --out runs/critic
-	@echo "the results: runs/codec/vae, runs/emoji-mmdit/pipeline, runs/judge/judge, runs/critic/critic"
+# Where `make models` reads and writes, and how much of everything it makes. TINY=1 does every stage on a few drawings in a minute or two, to
+# see that it can be done (no data set is built and nothing in runs/ is touched).
+ifdef TINY
+EMOJI ?= tests/data/fixture
+LESSONS ?=
+RUNS ?= out/tiny
+SCENES ?= $(RUNS)
+COUNT_2 := 8
+COUNT_3 := 8
+COUNT_4 := 8
+CODEC_SIZE := --recipe examples/tiny/codec.json
+JUDGE_SIZE := --recipe examples/tiny/judge.json
+CRITIC_SIZE := --recipe examples/tiny/critic.json
+MODEL_SIZE := --steps 2 --small-steps 1 --batch 4 --depth 2 --width 48 --heads 2 --precision fp32 --sample-every 0
+else
+EMOJI ?= data/emoji
+LESSONS ?= data/lessons
+RUNS ?= runs
+SCENES ?= data
+COUNT_2 := 2500
+COUNT_3 := 2500
+COUNT_4 := 4000
+endif
+SFUMATO = $(BIN)/sfumato
+WHOLE = grep -qs '"complete": true'
+MODELS := emoji-mmdit emoji-pixart emoji-uvit emoji-mmdit-64 emoji-pixart-64 emoji-uvit-64
+LEVELS := scenes-2 scenes-3 scenes-4
 
-clean:  ## remove caches, builds and the demo's pictures (not .venv, not runs/)
-	@rm -rf build dist out/demo out/demo.png .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+# Everything is an order-only prerequisite: what is there is kept, whatever its date. An interrupted run goes on when it is asked for again.
+models: $(MODELS:%=$(RUNS)/%/pipeline) $(RUNS)/judge/judge $(RUNS)/critic/critic  ## train all that ships again (a day on a CPU; TINY=1: minutes)
+	@echo "the results: $(RUNS)/codec/vae $^"
+
+$(RUNS)/codec/vae: | emoji
+	@$(SFUMATO) train codec --data $(EMOJI) --out $(RUNS)/codec $(CODEC_SIZE)
+
+$(RUNS)/%/pipeline: | $(RUNS)/codec/vae $(LEVELS)
+	@$(SFUMATO) train model --recipe $* --data $(EMOJI) --scenes $(LEVELS:%=$(SCENES)/%) --codec $(RUNS)/codec/vae --cache $(RUNS)/cache --out $(RUNS)/$* $(MODEL_SIZE)
+
+$(RUNS)/judge/judge: | emoji lessons
+	@$(SFUMATO) train judge --data $(EMOJI) $(LESSONS:%=--lessons %) --out $(RUNS)/judge $(JUDGE_SIZE)
+
+$(RUNS)/critic/critic: | emoji
+	@$(SFUMATO) train critic --data $(EMOJI) --out $(RUNS)/critic $(CRITIC_SIZE)
+
+emoji: | .venv/.ready
+	@$(WHOLE) $(EMOJI)/manifest.json || $(SFUMATO) data emoji --out $(EMOJI)
+
+lessons: | .venv/.ready
+	@$(if $(LESSONS),$(WHOLE) $(LESSONS)/manifest.json || $(SFUMATO) data emoji --styles "noto v1" "fluent high contrast" "emojione monotone" streamline --out $(LESSONS),:)
+
+$(LEVELS): scenes-%: | emoji
+	@$(WHOLE) $(SCENES)/$@/manifest.json || $(SFUMATO) data scenes --data $(EMOJI) --out $(SCENES)/$@ --count $(COUNT_$*) --seed $* --difficulty $*
+
+clean:  ## remove caches, builds, the demo's pictures and out/tiny (not .venv, not runs/)
+	@rm -rf build dist out/demo out/demo.png out/tiny .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -182,7 +182,8 @@ def test_any_family_trains_resumes_draws_and_goes_on(cli: Cli, model: Path, fami
     assert ran.code == 0, ran.err
     more = cli(*words, "one", "--depth", 4, "--steps", 3, "--overwrite")
     assert more.code == 0 and "going on from one/step-00000002" in more.err, more.err
-    assert cli(*words, "whole", "--depth", 4, "--steps", 3).code == 0
+    assert cli(*words, "whole", "--depth", 4, "--steps", 3, "--cache", "kept").code == 0
+    assert sorted(p.name for p in Path("kept").iterdir()) == sorted(p.name for p in Path("one").glob("*-*.safetensors"))
     assert all(torch.equal(tensor, weights("one")[name]) for name, tensor in weights("whole").items())
 
     made = load("one/pipeline")

@@ -90,7 +90,7 @@ def test_every_option_of_train() -> None:
     assert {f.name for f in fields(TrainCodec)} == common | {"start"}
     assert {f.name for f in fields(TrainJudge)} == common | {"lessons"}
     assert {f.name for f in fields(TrainCritic)} == common
-    assert {f.name for f in fields(TrainModel)} == common | set(MODEL) | {"codec", "name", "start"}
+    assert {f.name for f in fields(TrainModel)} == common | set(MODEL) | {"codec", "name", "start", "cache"}
     for verb, recipe in ((TrainCodec, CodecRecipe), (TrainModel, ModelRecipe), (TrainCritic, CriticRecipe)):
         for name, (value, field) in TRAIN.items():
             turned = verb(data="d", out=Path("o"), **{name: value}).settled(recipe)

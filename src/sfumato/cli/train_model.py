@@ -35,6 +35,8 @@ class TrainModel(Train):
     codec: Annotated[str | None, unset("emoji-mmdit, or that of --from")] = None
     # What the model calls itself.
     name: Annotated[str | None, unset("the name of the folder OUT")] = None
+    # Where latents and text states are kept; runs on the same data may share it.
+    cache: Annotated[Path | None, unset("OUT")] = None
     # Blocks of the network, in families that count them so.
     depth: Annotated[int | None, unset("the recipe's")] = None
     # Width of the network.
@@ -75,7 +77,7 @@ class TrainModel(Train):
         source = open_source(self.data, split="train", size=size)
         if scenes is not None:
             note("{} drawings and {} scenes a step, of {} and {}".format(*recipe.parts(recipe.batch), len(source), len(scenes)))
-        pipe = train_model(pipe, source, self.out, recipe, scenes, self.quiet)
+        pipe = train_model(pipe, source, self.out, recipe, scenes, self.quiet, self.cache)
         pipe.identity = {"name": self.name or self.out.resolve().name}
         pipe.card = {"recipe": to_dict(recipe), "pictures": len(source), "scenes": 0 if scenes is None else len(scenes)}
         pipe.to("cpu").save(self.out / "pipeline", self.overwrite)

@@ -169,11 +169,18 @@ def feed(sources: Sequence[Source], pipe: TextToImage, recipe: ModelRecipe, cach
 
 
 def train_model(
-    pipe: TextToImage, source: Source, out: Path, recipe: ModelRecipe, scenes: Source | None = None, quiet: bool = False
+    pipe: TextToImage,
+    source: Source,
+    out: Path,
+    recipe: ModelRecipe,
+    scenes: Source | None = None,
+    quiet: bool = False,
+    cache: Path | None = None,
 ) -> TextToImage:
     """Train the network of `pipe`, new or trained, on `source`; `pipe` with the averaged weights. Sample grids go to `out/samples`.
 
-    `scenes` (`open_scenes`): what to learn from beside `source`, if the recipe names folders of scenes.
+    `scenes` (`open_scenes`): what to learn from beside `source`, if the recipe names folders of scenes. `cache`: where
+    latents and text states are kept, None = in `out`; runs on the same data may share it.
     """
     small, net = recipe.small, pipe.denoiser.net
     if bool(recipe.scenes.folders) is (scenes is None):
@@ -187,7 +194,7 @@ def train_model(
     if len(recipe.forms) != forms:
         raise DataError(f"the source has {forms} caption forms and the recipe weighs {len(recipe.forms)}", "give one weight per form")
     task = DiffusionTask(net, Denoising(law(recipe.time_law)), pipe.denoiser.meaning, pipe.slots)
-    stream = feed([source] if scenes is None else [source, scenes], pipe, recipe, out)
+    stream = feed([source] if scenes is None else [source, scenes], pipe, recipe, cache or out)
     prompts = PROMPTS if scenes is None else (*PROMPTS[:4], *SCENE_PROMPTS)
     grid = SampleGrid(pipe, lambda step: (small.size, small.size) if step <= small.steps else recipe.defaults.size, prompts)
     run = train(task, {"train": stream}, recipe.train, out, grid, quiet)
