@@ -1,7 +1,8 @@
 """A network's weights laid out once as the CPU's matrix kernels read them (oneDNN), instead of again in every product.
 
 An activation that follows a product joins its kernel. Nothing is approximated: sums are taken in another order, and in bf16 the activation
-reads the sum before it is rounded. The plain weights are let go, so memory stays what it was; a packed network draws and does nothing else.
+reads the sum before it is rounded. The plain weights are let go: while it packs, a network stands in memory twice, after that once. A packed
+network draws and does nothing else.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ def pack(net: Network) -> Network:
     for parent, name, linear in linears:
         if not isinstance(linear, Packed):
             setattr(parent, name, Packed(linear))
+    for parameter in net.parameters():
+        if not parameter.is_meta:
+            # Loaded weights lie in a file that is mapped as one: a norm that stays in it would keep all of it in memory.
+            parameter.data = parameter.data.clone()
     return net.eval().requires_grad_(False)
 
 
