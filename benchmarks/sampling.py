@@ -99,13 +99,13 @@ def quiet(pipe: Any) -> Any:
 
 
 def run(
-    denoiser: Any, conds: dict[str, Conditions], given: Texts, solver: str, times: Tensor, weight: float, bare: bool = False
+    denoiser: Any, conds: dict[str, Conditions], given: Texts, solver: str, times: Tensor, weight: float, layout: Layout
 ) -> Callable[[], Tensor]:
     class Given(Rows):
         def normal(self, *_: Any, **__: Any) -> Tensor:
             return given.noise
 
-    process = Ode(denoiser, solvers.get(solver)(), times, ClassifierFree(weight), bare=bare)
+    process = Ode(denoiser, solvers.get(solver)(), times, ClassifierFree(weight), noise=layout.first)
     request = DrawRequest(tuple(given.noise.shape[1:]), conds)
     return lambda: draw(process, request, Given(tuple(range(len(given.noise)))))
 
@@ -122,8 +122,8 @@ def pixart_theirs(net: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callabl
 
 
 def pixart_ours(denoiser: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callable[[], Tensor]:
-    times = Layout("linspace", spare=True).times(steps, 1.0)
-    return run(denoiser, t.conditions(dtype, pooled=False), t, "dpm++2m", times, 4.5, bare=True)
+    layout = Layout("linspace", spare=True)
+    return run(denoiser, t.conditions(dtype, pooled=False), t, "dpm++2m", layout.times(steps, 1.0), 4.5, layout)
 
 
 def sd3_theirs(net: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callable[[], Tensor]:
@@ -138,7 +138,7 @@ def sd3_theirs(net: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callable[[
 
 
 def sd3_ours(denoiser: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callable[[], Tensor]:
-    return run(denoiser, t.conditions(dtype, pooled=True), t, "euler", Layout("released").times(steps, 3.0), 7.0)
+    return run(denoiser, t.conditions(dtype, pooled=True), t, "euler", (layout := Layout("released")).times(steps, 3.0), 7.0, layout)
 
 
 def flux_theirs(net: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callable[[], Tensor]:
@@ -160,7 +160,7 @@ def flux_theirs(net: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callable[
 
 def flux_ours(denoiser: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callable[[], Tensor]:
     conds = t.conditions(dtype, pooled=True, guidance=torch.full((len(t.noise),), 3.5))
-    return run(denoiser, {"cond": conds["cond"]}, t, "euler", Layout("paper").times(steps, 1.0), 1.0)
+    return run(denoiser, {"cond": conds["cond"]}, t, "euler", (layout := Layout("paper")).times(steps, 1.0), 1.0, layout)
 
 
 # Depth is cut, so that a row takes minutes: the width, and so the cost of a block, is the published one.

@@ -1,8 +1,8 @@
 """A network's weights laid out once as the CPU's matrix kernels read them (oneDNN), instead of again in every product.
 
 An activation that follows a product joins its kernel. Nothing is approximated: sums are taken in another order, and in bf16 the activation
-reads the sum before it is rounded. The plain weights are let go: while it packs, a network stands in memory twice, after that once. A packed
-network draws and does nothing else.
+reads the sum before it is rounded. The plain weights are let go: while it packs, a network stands in memory twice, after that once. It
+draws and does nothing else from then on.
 """
 
 from __future__ import annotations
