@@ -53,7 +53,7 @@ UVIT: dict[str, Any] = {
 }  # fmt: skip
 NEXTDIT: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 2, "kv_heads": 1, "hidden": 32, "channels": 8, "patch": 1, "text_width": 16, "qk_norm": False,
-    "variance": False, "eps": 0.1,
+    "variance": False, "eps": 0.1, "sandwich": False,
 }  # fmt: skip
 LUMINA2: dict[str, Any] = {
     "depth": 1, "refiners": 0, "width": 48, "heads": 2, "kv_heads": 1, "hidden": 32, "channels": 8, "patch": 1, "text_width": 16,

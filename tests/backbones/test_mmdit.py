@@ -6,10 +6,11 @@ from tests.builders import conditions, image, mmdit
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from sfumato.backbones.mmdit import JointBranch, MLPBranch, MMDiT, MMDiTConfig
+from sfumato.backbones.mmdit import MMDiT, MMDiTConfig
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.errors import ConfigError, UsageError
 from sfumato.core.state import State, Stream
+from sfumato.nn.joint import StreamsAttention, StreamsMLP
 from sfumato.nn.modulation import modulate
 
 
@@ -130,7 +131,7 @@ def test_costs_count_multiply_adds_of_the_linears_and_the_attention():
 
 def test_the_last_text_stream_only_lends_keys_and_values():
     last = mmdit().blocks[2]
-    assert isinstance(last.attention, JointBranch) and isinstance(last.mlp, MLPBranch)
+    assert isinstance(last.attention, StreamsAttention) and isinstance(last.mlp, StreamsMLP)
     assert last.attention.core.projections["text"].out is None and last.mlp.streams == ("image",)
     assert last.attention.modulation["text"].count == 2
 

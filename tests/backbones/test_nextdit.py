@@ -1,4 +1,4 @@
-"""The exact checks of the Lumina-Next sheet; its rotary scalings stand in nn/test_rope.py, parity with diffusers in test_checkpoints.py."""
+"""Next-DiT beyond the checks of `papers/lumina_next.py`; parity with diffusers stands in test_checkpoints.py."""
 
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from torch import nn
 from sfumato.backbones.checkpoints import formats
 from sfumato.backbones.checkpoints.folder import load_denoiser
 from sfumato.backbones.nextdit import NextDiT, NextDiTConfig, tiny
+from sfumato.core.attention import Group
+from sfumato.core.call import Call, Footprint, Session
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.errors import ConfigError, UsageError, WeightsError
 from sfumato.core.state import Stream
@@ -32,12 +34,31 @@ def test_parameter_counts_of_the_sheet():
     assert (theirs["multiple_of"], theirs["ffn_dim_multiplier"]) == (256, None)
 
 
-def test_a_new_network_answers_zero_and_every_block_is_the_identity():
-    torch.manual_seed(0)
-    net, streams, cond = NextDiT(SMALL), image(), words([3, 5])
-    assert not any(p.any() for p in net(streams, cond).pred.values())
-    state = net.start(streams, cond)
-    assert torch.equal(net.run(state, 0, 2)["image"], state["image"]) and state["image"].any()
+def test_a_policy_with_a_plan_of_its_own_keeps_the_gate():
+    """Read apart or joined into one softmax, the words stand behind their gate: closed, they are not heard."""
+
+    class Own(Session):
+        footprint = Footprint(frozenset({"attention"}))
+
+        def __init__(self, *groups: Group) -> None:
+            self.plan = {"image": groups}
+
+        def attention(self, site, heads, attend, call):
+            return attend(heads, self.plan)
+
+    net, streams, cond = tiny(), image(), words([3, 5])
+    apart, joined = Own(Group(("image",)), Group(("text",))), Own(Group(("image", "text")))
+    assert torch.equal(net(streams, cond, Call((apart,))).pred["image"], net(streams, cond).pred["image"])
+    assert not torch.allclose(net(streams, cond, Call((joined,))).pred["image"], net(streams, cond).pred["image"], atol=1e-4)
+    louder = [net(streams, cond, Call((apart,))).pred["image"]]
+    for block in net.blocks:
+        block.attention.core.gate.data.mul_(3.0)
+    louder.append(net(streams, cond, Call((apart,))).pred["image"])
+    assert not torch.allclose(*louder, atol=1e-4)
+    for block in net.blocks:
+        nn.init.zeros_(block.attention.core.gate)
+    alone = net(streams, cond, Call((Own(Group(("image",))),))).pred["image"]
+    torch.testing.assert_close(net(streams, cond, Call((apart,))).pred["image"], alone)
 
 
 def test_with_closed_gates_only_the_mean_of_the_words_is_heard():
@@ -73,18 +94,6 @@ def test_no_branch_adds_more_than_its_norm(loud: float):
         assert float(root_mean_square.max()) <= 1 + 1e-5
 
 
-def test_only_distances_between_places_matter():
-    net = tiny()
-    state = net.start(image(), words([3, 5]))
-    moved = state.attach("image", Stream(state["image"], grid=(4, 4), pos=state.streams["image"].pos + torch.tensor([3.0, 11.0])))
-    for block in net.blocks:
-        nn.init.zeros_(block.attention.core.gate)  # words have no place, so the way to them is not kept
-    site = net.sites()[0].site
-    plain, other = (net.blocks[0].attention(s, site, None)[0]["image"] for s in (state, moved))
-    torch.testing.assert_close(other, plain, atol=1e-5, rtol=1e-4)
-    assert state.streams["image"].pos[0, 5].tolist() == [1, 1] and state.streams["text"].pos is None
-
-
 def test_equal_heads_of_keys_are_one_head():
     """Grouped queries: copying a head of keys and values into two serves the same queries."""
     grouped, full = tiny(kv_heads=2, qk_norm=False), tiny(kv_heads=4, qk_norm=False)
@@ -115,6 +124,19 @@ def test_copies_that_differ_and_configs_that_make_no_network_are_refused():
         dict(form.to_ours(config, weights))
     with pytest.raises(ConfigError, match="num_kv_heads is None"):
         form.config({**theirs.config, "num_kv_heads": None})
+
+
+def test_without_the_sandwich_branches_are_adaln_zeros_and_no_class_of_diffusers_has_them():
+    open_net, bounded = tiny(sandwich=False), tiny()
+    names = {n for n, _ in bounded.named_parameters()} - {n for n, _ in open_net.named_parameters()}
+    assert names == {f"blocks.{i}.{branch}.after.weight" for i in (0, 1) for branch in ("attention", "mlp")}
+    state = open_net.start(image(), words([3, 5]))
+    info = open_net.sites()[0]
+    deltas, raw, _, lent = open_net.get_submodule(str(info.site))(state, info.site, None)
+    torch.testing.assert_close(deltas["image"], lent["image.gate"] * raw["image"])
+    torch.testing.assert_close(lent["image.gate"], open_net.blocks[0].attention.modulation(state.cond["c"], None)[1])
+    with pytest.raises(ConfigError, match="sandwiched"):
+        formats.get("LuminaNextDiT2DModel").published(open_net.config)
 
 
 @pytest.mark.parametrize("wrong", [{"depth": 0}, {"width": 36}, {"kv_heads": 3}, {"kv_heads": 0}, {"eps": 0.0}, {"hidden": 0}])

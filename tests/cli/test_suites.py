@@ -15,6 +15,8 @@ from sfumato.evaluate.metrics import Detection
 
 from ..evaluate.suites.conftest import judge_of
 from ..evaluate.suites.test_bias import LABELS, STYLES, People
+from ..evaluate.suites.test_words import CONCEPTS, KINDS, Drawings
+from ..evaluate.suites.test_words import WORDS as LIST
 from .conftest import Cli, Ran
 
 FIXTURE = Path(__file__).parents[1] / "data" / "fixture"
@@ -99,6 +101,19 @@ def test_bias_from_the_command_line(cli: Cli, model: Path, monkeypatch: pytest.M
     assert few.code == 2 and "11 pictures, 12 of each" in few.err
 
 
+def test_words_from_the_command_line(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sfumato.cli.suites as room
+
+    monkeypatch.setattr(Judge, "load", lambda folder: judge_of(CONCEPTS, ("noto",)))
+    monkeypatch.setattr(room, "open_source", lambda folder, **_: Drawings())
+    monkeypatch.setattr("sfumato.evaluate.suites.words.word_list", lambda: LIST[::20])
+    Path("data/emoji").mkdir(parents=True)
+    told = cli("evaluate", model, "--suite", "words", "--out", "a", "--each", 2, *FEW).lines[0]["words"]
+    assert told["count"] == 10 and len(set(told["prompts"])) == 5 and set(told["tasks"]) == {*KINDS} and Path("a/report.html").is_file()
+    assert cli("evaluate", model, "--suite", "words", "--out", "b", *FEW).lines[0]["words"]["count"] == 5
+    assert "words that no training caption holds" in Path("a/report.html").read_text()
+
+
 def test_all_runs_all(cli: Cli, model: Path, witnessed: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     import sfumato.cli.suites as room
 
@@ -114,16 +129,17 @@ def test_all_runs_all(cli: Cli, model: Path, witnessed: Judge, monkeypatch: pyte
     monkeypatch.setattr(room, "DrawingsPart", lambda source, judge, kind, *_: Part(f"drawings {kind}"))
     monkeypatch.setattr(room.Skills, "prepare", lambda cast, judge, witness, kind, *_: Part(f"skills {kind}"))
     monkeypatch.setattr(room.Bias, "prepare", lambda *_: Part("bias"))
+    monkeypatch.setattr(room.Words, "prepare", lambda *_: Part("words"))
     from sfumato.cli.evaluate import Evaluate
 
     options = Evaluate(model="m", suite="all", data=FIXTURE, features=None, each=3)
     room.ask(options, options._suites(), witnessed)
-    assert ran == ["drawings train", "drawings test", "skills train", "skills test", "bias"]
+    assert ran == ["drawings train", "drawings test", "skills train", "skills test", "bias", "words"]
 
 
 REFUSED = {
     "drawings": ("each",), "skills": ("each", "features"), "bias": ("pairs", "features"), "all": (),
-    "prompts": ("data", "pairs", "count", "features"),
+    "words": ("pairs", "count", "features"), "prompts": ("data", "pairs", "count", "features"),
 }  # fmt: skip
 WORDS = {"data": FIXTURE, "pairs": "test", "count": 30, "each": 3, "features": "f"}
 

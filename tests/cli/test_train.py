@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sfumato.core.task import Phase
 from sfumato.core.weights import WEIGHTS
 from sfumato.data.scenes.build import build_scenes
 from sfumato.pipelines import Defaults, load
+from sfumato.training import precompute
 from sfumato.training.codec import CodecTaskConfig
 from sfumato.training.codec_recipe import CodecRecipe
 from sfumato.training.diffusion import DiffusionTask
@@ -31,7 +33,7 @@ FIXTURE = Path(__file__).parents[1] / "data" / "fixture"
 QUICK = TrainConfig(steps=2, precision="fp32", ema=0.5)
 CODEC = CodecRecipe(KLConfig(channels=(8, 8, 8, 16), latent=4), CodecTaskConfig(), 2, QUICK)
 MODEL = ModelRecipe(
-    MMDiTConfig(depth=2, width=32, heads=2, base_grid=2),
+    shape=MMDiTConfig(depth=2, width=32, heads=2, base_grid=2),
     forms=(1.0,),
     small=Small(16, 1, 3),
     batch=2,
@@ -147,12 +149,66 @@ def test_a_model_goes_on_with_scenes_beside_drawings(
     assert moved.code == 2 and "began with other weights" in moved.err and not Path("moved").exists()
 
 
+SHAPES: dict[str, dict[str, Any]] = {
+    "PixArt": {"depth": 2, "width": 48, "heads": 2, "span": 2.0, "variance": False, "sizes": True},
+    "UViT": {"depth": 2, "width": 32, "heads": 2, "grid": 2, "words": 60},
+    "MMDiT": {"depth": 2, "width": 32, "heads": 2, "base_grid": 2, "positions": "span"},
+}
+
+
+@pytest.fixture(scope="module")
+def encoded_once() -> Iterator[None]:
+    """The fixture's captions go through MiniLM once for all runs: most of their time."""
+    own, tables = precompute.encode_captions, dict[tuple[str, ...], Any]()
+
+    def encode(captions: Any, encoder: Any, batch: int) -> Any:
+        key = tuple(captions)
+        if key not in tables:
+            tables[key] = own(captions, encoder, batch)
+        return tables[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precompute, "encode_captions", encode)
+        yield
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_any_family_trains_resumes_draws_and_goes_on(cli: Cli, model: Path, family: str, encoded_once: None) -> None:
+    own = {"family": family, "shape": SHAPES[family], "small": {"size": 16, "steps": 1, "batch": 2}, "batch": 2}
+    recipe = {**own, "defaults": {"size": [32, 32], "steps": 2}, "train": to_dict(QUICK)}
+    Path("net.json").write_text(json.dumps(recipe))
+    words = ("train", "model", "--data", FIXTURE, "--codec", model, "--quiet", "--recipe", "net.json", "--out")
+    ran = cli(*words, "one", "--depth", 4)
+    assert ran.code == 0, ran.err
+    more = cli(*words, "one", "--depth", 4, "--steps", 3, "--overwrite")
+    assert more.code == 0 and "going on from one/step-00000002" in more.err, more.err
+    assert cli(*words, "whole", "--depth", 4, "--steps", 3).code == 0
+    assert all(torch.equal(tensor, weights("one")[name]) for name, tensor in weights("whole").items())
+
+    made = load("one/pipeline")
+    net = made.denoiser.net
+    assert type(net).__name__ == family and {s.name for s in made.slots} == net.slots & {"text", "pooled"}
+    held = json.loads(Path("one/recipe.json").read_text())
+    assert held["family"] == family and held["shape"] == to_dict(net.config) and held["shape"]["channels"] == 4 == held["shape"]["depth"]
+    drawn = cli("generate", "a fox", "--model", "one/pipeline", "--json").lines[0]
+    assert cli("generate", "--again", drawn["path"]).code == 0
+
+    on = ("train", "model", "--data", FIXTURE, "--quiet", "--from", "one/pipeline", "--out", "on", "--steps", 1, "--small-steps", 0)
+    ran = cli(*on, "--family", family, "--batch", 2, "--precision", "fp32")
+    assert ran.code == 0, ran.err
+    assert load("on/pipeline").denoiser.net.config == net.config
+    other = cli(*on, "--family", "Sana", "--overwrite")
+    assert other.code == 2 and f"the family Sana was asked for, and one/pipeline is of {family}" in other.err
+
+
 def test_a_run_of_before_a_field_existed_goes_on(cli: Cli, drawings: Path, model: Path) -> None:
     Path("plain.json").write_text(json.dumps(to_dict(MODEL)))
     words = ("train", "model", "--data", drawings, "--codec", model, "--out", "old", "--recipe", "plain.json", "--quiet", "--overwrite")
     assert cli(*words).code == 0
     saved = json.loads(Path("old/recipe.json").read_text())
-    Path("old/recipe.json").write_text(json.dumps({name: value for name, value in saved.items() if name not in ("scenes", "start")}))
+    Path("old/recipe.json").write_text(
+        json.dumps({name: value for name, value in saved.items() if name not in ("scenes", "start", "family")})
+    )
     assert "going on from" in cli(*words, "--steps", 3).err
     assert cli(*words, "--scenes", "s").code == 1 and cli(*words, "--from", model).code == 2
 
@@ -170,6 +226,12 @@ def test_a_run_of_before_a_field_existed_goes_on(cli: Cli, drawings: Path, model
         (("--scenes", "SCENES", "--scene-objects", "0"), "at least 1"),
         (("--scene-share", "0.5"), "--scenes FOLDER"),
         (("--from", "MODEL", "--width", "64"), "width 64 was asked for, and MODEL has width 32"),
+        (("--from", "MODEL", "--recipe", "emoji-pixart"), "the family PixArt was asked for, and MODEL is of MMDiT"),
+        (("--recipe", "emoji-mmdot"), "did you mean 'emoji-mmdit'"),
+        (("--recipe", "nowhere.json"), "cannot read the recipe nowhere.json"),
+        (("--family", "PixArt"), "--family PixArt beside a recipe of MMDiT"),
+        (("--recipe", "emoji-flux", "--depth", "3"), "--depth for a Flux"),
+        (("--recipe", "emoji-uvit", "--depth", "3"), "depth is 3"),
         (("--from", "MODEL", "--codec", "emoji-mmdit"), "leave --codec out"),
         (("--from", "emoji-mmdot"), "did you mean 'emoji-mmdit'"),
     ],

@@ -71,6 +71,7 @@ TRAIN: dict[str, tuple[Any, str]] = {
     "seed": (9, "train.seed"),
 }  # fmt: skip
 MODEL = {
+    "family": ("UViT", "family"),
     "depth": (2, "shape.depth"), "width": (128, "shape.width"), "heads": (2, "shape.heads"), "forms": ((1.0,), "forms"),
     "optimizer": ("adamw", "train.optimizer.name"), "muon_lr": (0.5, "train.optimizer.muon_lr"),
     "sample_every": (3, "train.sample_every"), "small_steps": (3, "small.steps"), "ema": (0.5, "train.ema"),

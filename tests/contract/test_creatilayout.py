@@ -13,14 +13,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sfumato.backbones.mmdit import MLPBranch, MMDiT, MMDiTConfig, tiny
+from sfumato.backbones.mmdit import MMDiT, MMDiTConfig, tiny
 from sfumato.core.call import ByStream, Call, Core, Footprint, Session, Site
 from sfumato.core.conditions import Conditions, Slot, Tokens, nulled
 from sfumato.core.program import Block, Branch
 from sfumato.core.state import State, Stream
 from sfumato.nn.attention import AttentionShape, JointAttention
 from sfumato.nn.embeddings import MLPEmbedding
+from sfumato.nn.joint import StreamsMLP
 from sfumato.nn.linear import Linear, name_linears
+from sfumato.nn.mlp import MLP
 from sfumato.nn.modulation import Modulation, modulate
 from sfumato.nn.norms import LayerNorm
 
@@ -88,7 +90,8 @@ def graft(net: MMDiT) -> MMDiT:
     items: list[nn.Module] = []
     for index, block in enumerate(net.blocks):
         last, (attention, mlp) = index == len(net.blocks) - 1, block.branches()
-        feed = MLPBranch(net.config, ("layout",))
+        width = net.config.width
+        feed = StreamsMLP(("layout",), nn.ModuleDict({"layout": MLP(width, net.config.mlp_ratio * width)}), width)
         feed.name = "layout_mlp"
         items.append(Block((attention, LayoutAttention(net.config, last)), (mlp,) if last else (mlp, feed)))
     net.set_program(items)

@@ -16,8 +16,10 @@ from tests.builders import conditions, image, mmdit
 from torch import Tensor
 from torch.nn.functional import linear as product
 
+from sfumato.core.adapters import combine
 from sfumato.core.call import Adapter, Call
 from sfumato.core.denoiser import Denoiser
+from sfumato.core.errors import ConflictError
 from sfumato.core.process import NetCall
 from sfumato.core.program import Network
 from sfumato.core.rng import Rows
@@ -26,6 +28,7 @@ from sfumato.sampling.loop import draw
 from sfumato.sampling.ode import DrawRequest, Ode, OdeRun
 from sfumato.sampling.schedules import grid
 from sfumato.sampling.solvers import Euler
+from sfumato.surgery import Delta, Lora, adapters, fresh
 
 TEXT = conditions([5, 3])
 
@@ -148,3 +151,43 @@ def test_names_follow_the_tree() -> None:
     net = mmdit(depth=2)
     name_linears(net)
     assert all(net.get_submodule(m.name) is m for m in net.modules() if isinstance(m, Linear))
+
+
+def styled(net: Network) -> dict[str, Adapter]:
+    """A LoRA on every Linear."""
+    lora = fresh(net, 2, roles=tuple({m.role for m in net.modules() if isinstance(m, Linear)}))
+    generator = torch.Generator().manual_seed(4)
+    return adapters(
+        net, [Lora({n: Delta(d.down.detach(), torch.randn(d.up.shape, generator=generator), 1.0) for n, d in lora.deltas.items()})]
+    )
+
+
+def test_a_lora_adds_to_what_a_quantiser_makes_of_the_product():
+    net, streams = mmdit(), image(2)
+    quantised, styles = on(net, Quantised(bits={"cond": (4, 4, 4, 4)})), styled(net)
+    layer = next(m for m in net.modules() if isinstance(m, Linear) and m.role == "q")
+    x, t = torch.randn(2, 3, layer.in_features), torch.tensor([0.3, 0.8])
+
+    def ask(adapters: dict[str, Adapter]) -> Tensor:
+        return layer(x, Call(adapters=adapters, t=t))
+
+    both = combine(styles, quantised)
+    change = ask(styles) - layer(x)
+    torch.testing.assert_close(ask(both), ask(quantised) + change)
+    assert torch.equal(ask(combine(quantised)), ask(quantised)) and ask(both).ne(ask(styles)).any()
+    assert both[layer.name].laneless is False and combine(styles, styles)[layer.name].laneless is True
+    torch.testing.assert_close(ask(combine(styles, combine(styles, quantised))), ask(quantised) + 2 * change)
+    out = net(streams, TEXT, Call(adapters=both, t=streams["image"].t)).pred["image"]
+    assert out.isfinite().all() and out.ne(net(streams, TEXT, Call(adapters=quantised, t=streams["image"].t)).pred["image"]).any()
+
+
+def test_what_would_be_lost_is_refused():
+    net, streams = mmdit(), image(2)
+    wrong = combine(on(net, Quantised()), styled(net))
+    with pytest.raises(
+        ConflictError, match=r"Quantised replaces the product of \w+, so that LoraAdapter inside it is lost\n.*list Quantised last"
+    ):
+        net(streams, TEXT, Call(adapters=wrong, t=streams["image"].t))
+    # On other Linears each is alone, whatever the order.
+    apart = combine(on(net, Quantised(), ("q",)), {n: a for n, a in styled(net).items() if net.get_submodule(n).role == "up"})
+    assert net(streams, TEXT, Call(adapters=apart, t=streams["image"].t)).pred["image"].isfinite().all()

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from tests.builders import codec, mmdit
+from io import BytesIO
+from pathlib import Path
+from xml.etree import ElementTree
 
+import pytest
+import resvg_py
+from PIL import Image
+from tests.builders import codec, mmdit
+from tests.pipelines.peers import flux, saved
+
+import sfumato
+from sfumato.backbones import backbones
 from sfumato.core.conditions import Slot
 from sfumato.core.denoiser import Denoiser
 from sfumato.core.errors import UsageError
@@ -43,6 +52,33 @@ def test_it_can_be_seen() -> None:
     assert rasterise(found.svg(), 400).startswith(b"\x89PNG") and "block 2" in found.svg()
     weights, branches = found.tables()
     assert weights.row_count == 3 and branches.row_count == 6 + 4
+
+
+# Those that draw prompts as MiniLM reads them: DiT draws classes.
+PROMPTED = sorted(name for name in backbones if backbones.get(name).tiny().slots <= {"text", "pooled", "guidance", "sizes"})
+
+
+@pytest.mark.parametrize("family", PROMPTED)
+def test_every_family_can_be_seen(family: str) -> None:
+    found, config, vae = backbones.get(family), backbones.get(family).config, codec()
+    widths = {f: 384 for f in ("text_width", "pooled_width") if f in config.__dataclass_fields__}
+    net = found.tiny(**widths, channels=vae.latent_channels)
+    slots = tuple(Slot(name) for name in ("text", "pooled") if name in net.slots)
+    pipe = TextToImage(load_minilm(max_tokens=32), Denoiser(net), vae, slots, Defaults(size=(64, 96), steps=2), {"name": "tiny & <odd>"})
+    seen = anatomy(pipe)
+    tree = ElementTree.fromstring(seen.svg())
+    width, height = (float(tree.get(side, "0")) for side in ("width", "height"))
+    boxes = [e for e in tree.iter() if e.tag.endswith("rect") and e.get("rx")]
+    assert len(boxes) == len(seen.sites) and all(float(b.get("x")) + float(b.get("width")) <= width for b in boxes)
+    assert max(float(e.get("y")) for e in tree.iter() if e.get("y")) < height
+    with Image.open(BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=seen.svg())))) as drawn:
+        assert drawn.size == (width, height) and len(drawn.convert("RGB").getcolors(1 << 20)) > 3
+
+
+def test_a_published_pipeline_is_counted_whole(tmp_path: Path) -> None:
+    found = anatomy(sfumato.load(saved(flux(), tmp_path / "flux"), text_tokens=20), (16, 16))
+    assert [part.name for part in found.parts] == ["text_encoder", "text_encoder_2", "network", "codec"]
+    assert found.lanes == 1, "it is told its guidance"
 
 
 def test_impossible_requests() -> None:

@@ -3,66 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
-from sfumato.backbones.mmdit import MMDiTConfig, tiny
-from sfumato.codecs.kl import KLCodec, KLConfig, new_autoencoder
-from sfumato.core.denoiser import Denoiser
+from sfumato.backbones.mmdit import MMDiTConfig
 from sfumato.core.errors import DataError
-from sfumato.core.rng import normal
-from sfumato.data import open_source
-from sfumato.evaluate.judge import Judge
-from sfumato.evaluate.judge_net import JudgeConfig, JudgeNet, StyleNet
 from sfumato.objectives.times import LogitNormal
 from sfumato.papers import sd3_mmdit, trial
 from sfumato.papers.claims import Budget, reproduce
 from sfumato.papers.study import Cell, Metric, Results
-from sfumato.papers.trial import Trial, World, build_world, open_world
-from sfumato.pipelines import TextToImage
-from sfumato.text.encoded import TextStates
-from sfumato.training.diffusion import TEXT_SLOTS
+from sfumato.papers.trial import Trial
+from sfumato.papers.world import World, open_world
 
-FIXTURE = Path(__file__).resolve().parents[1] / "data" / "fixture"
-JUDGE = JudgeConfig(size=128, working=32, widths=(8, 8, 16, 16), depths=(0, 1, 1, 1), strokes=(8, 8), embed=4, hidden=8)
-MICRO = Trial(images=16, batch=8, shape=MMDiTConfig(depth=1, width=16, heads=2), seeds=(0, 1), pictures=6, steps=(5, 10))
-
-
-class Letters:
-    """An encoder of three tokens a prompt, a function of its letters."""
-
-    name, width, pooled_width, max_tokens = "letters", 8, 6, 3
-
-    def to(self, *where: object) -> None:
-        """It has no weights."""
-
-    def encode(self, prompts: Sequence[str]) -> TextStates:
-        rows = [normal((30,), (0, prompt, 0)) for prompt in prompts]
-        tokens, pooled = (torch.stack([row[part] for row in rows]) for part in (slice(24), slice(24, 30)))
-        none = ((),) * len(prompts)
-        return TextStates(tokens.view(-1, 3, 8), torch.ones(len(prompts), 3, dtype=torch.bool), pooled, none, none)
-
-
-class Reader(Judge):
-    """Reads captions without a sentence encoder."""
-
-    def embed_captions(self, captions: Sequence[str]) -> Tensor:
-        return torch.stack([normal((JUDGE.embed,), (0, caption, 0)) for caption in captions])
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    source = open_source(FIXTURE)
-    concepts, styles = (sorted(set(source.column(name))) for name in ("concept", "style"))
-    torch.manual_seed(0)
-    codec = KLCodec(new_autoencoder(KLConfig(channels=(4, 4, 4, 8), latent=4, groups=4))).eval()
-    judge = Reader(JudgeNet(JUDGE, len(concepts), len(styles)), StyleNet(JUDGE, len(styles)), JUDGE, concepts, styles, {})
-    pipe = TextToImage(Letters(), Denoiser(tiny()), codec, TEXT_SLOTS)
-    return build_world(FIXTURE, pipe, judge, tmp_path_factory.mktemp("latents"))
+MICRO, SHAPE = Trial(images=16, batch=8, seeds=(0, 1), pictures=6, steps=(5, 10)), MMDiTConfig(depth=1, width=16, heads=2)
 
 
 def test_the_exact_checks_hold(tmp_path: Path) -> None:
@@ -86,6 +40,7 @@ def test_a_wrong_shift_fails_the_smoke_check(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_comparison_runs_from_drawings_to_record(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sd3_mmdit.TRIALS, "cpu", MICRO)
+    monkeypatch.setitem(sd3_mmdit.SHAPES, "cpu", SHAPE)
     monkeypatch.setattr(sd3_mmdit, "open_world", lambda budget: world)
     report = reproduce("sd3-mmdit", "cpu", tmp_path / "claims", work=tmp_path / "work")
     assert report.verdict in ("reproduced", "partly", "not reproduced") and report.seeds == (0, 1)

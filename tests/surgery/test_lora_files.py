@@ -17,7 +17,7 @@ from sfumato.backbones import backbones
 from sfumato.core.errors import OutputError, UsageError, WeightsError
 from sfumato.core.program import Network
 from sfumato.surgery import examine, load_lora, save_lora
-from sfumato.surgery.lora_names import PREFIXES, Names, flat, parse, weight_of
+from sfumato.surgery.lora_names import PREFIXES, TEXT_FOLDERS, Names, flat, parse, weight_of
 
 from .lora_cases import alive
 
@@ -208,7 +208,7 @@ def test_a_report_says_it_in_words(file: Path) -> None:
     assert "blocks.*.attention.core.projections.image.q (2)" in text and "left alone:\n  blocks.*.attention.modulation.any" in text
     assert "acting on nothing:\n  2 keys: a text encoder's" in text
     record = json.loads(json.dumps(report.record()))
-    assert set(record) == {"file", "family", "naming", "matched", "missing", "extra"}
+    assert set(record) == {"file", "family", "naming", "matched", "texts", "missing", "extra"}
     assert sum(len(m["linears"]) for m in record["matched"]) == 40 and len(record["missing"]) == 14
     with torch.device("meta"):
         assert examine(file, backbones.get("Flux").network(net.config)).record() == report.record(), "no weight is needed"
@@ -235,7 +235,7 @@ def test_names_come_back(family: str, prefix: str, end: str, data: st.DataObject
     rule, module = data.draw(st.sampled_from(MODULES[family]))
     written = flat(module) if prefix.startswith("lora_") else module
     key = parse(f"{prefix}{written}.{end}")
-    assert (key.prefix, key.module, key.part, key.why) == (prefix, written, ENDS[end], "") and not key.of_text
+    assert (key.prefix, key.module, key.part, key.why) == (prefix, written, ENDS[end], "") and key.of_text == (prefix in TEXT_FOLDERS)
     found = KNOWN[family].find(key.module)
     assert found is not None and found[1].ours == rule.ours
 

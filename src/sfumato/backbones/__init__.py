@@ -28,6 +28,13 @@ class Backbones(Registry[Family]):
                 return name
         raise UnknownNameError("backbone", network.__name__, self)
 
+    def build(self, config: Any) -> Network:
+        """The network of a family's config."""
+        for family in map(self.get, self):
+            if family.config is type(config):
+                return family.network(config)
+        raise UnknownNameError("backbone's config", type(config).__name__, [self.get(name).config.__name__ for name in self])
+
 
 backbones = Backbones("backbone")
 backbones.lazy("AsCAN", "sfumato.backbones.ascan:FAMILY")

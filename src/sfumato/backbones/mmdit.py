@@ -18,16 +18,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..core.call import Call, Site
+from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Branch, Network, SiteInfo
+from ..core.program import Block, Network
 from ..core.state import State, Stream
 from ..nn.attention import AttentionShape, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
-from ..nn.joint import modulated
+from ..nn.joint import StreamsAttention, StreamsMLP
 from ..nn.linear import Linear, name_linears
-from ..nn.mlp import MLP, shared_units
+from ..nn.mlp import MLP
 from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.positions import sincos_2d
@@ -133,85 +133,24 @@ class MMDiT(Network):
         return {"image": unpatchify(tokens, grid, self.config.patch)}
 
 
-class AttentionBranch(Branch):
-    """Attention over `streams`. A silent one is modulated by shift and scale only and gets no output."""
-
-    def __init__(self, config: MMDiTConfig, silent: frozenset[str] = frozenset()) -> None:
-        super().__init__()
-        self.norm = LayerNorm(config.width)
-        self.modulation = nn.ModuleDict({s: Modulation(config.width, 2 if s in silent else 3) for s in self.streams})
-        self.core = JointAttention(AttentionShape(config.width, config.heads, config.qk_norm), self.streams, silent)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return modulated(self.modulation, self.norm, state, call)
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = self.core(inputs, state, site, call)
-        return outputs
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-        heads = {s: self.core._of(s) for s in self.streams}
-        width = self.norm.width
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            total = sum(tokens[s] for s in heads)
-            linear = sum(tokens[s] * width * width * (4 if heads[s].out is not None else 3) for s in heads)
-            return linear + 2 * total * total * width
-
-        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
-
-
-class JointBranch(AttentionBranch):
-    """Over image and texts; the last block's text is silent."""
-
-    name = "attention"
-    streams = STREAMS
-
-    def __init__(self, config: MMDiTConfig, last: bool) -> None:
-        super().__init__(config, frozenset({"text"}) if last else frozenset())
-
-
-class PictureBranch(AttentionBranch):
+class PictureBranch(StreamsAttention):
     """SD3.5's second attention, over the image alone."""
 
     name = "picture"
-    streams = ("image",)
 
 
-class MLPBranch(Branch):
-    """One MLP per role."""
-
-    name = "mlp"
-
-    def __init__(self, config: MMDiTConfig, streams: tuple[str, ...]) -> None:
-        super().__init__()
-        self.streams = streams
-        self.norm = LayerNorm(config.width)
-        self.modulation = nn.ModuleDict({s: Modulation(config.width, 3) for s in streams})
-        self.core = nn.ModuleDict({s: MLP(config.width, config.mlp_ratio * config.width) for s in streams})
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return modulated(self.modulation, self.norm, state, call)
-
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {s: self.core[state.role(s)](x, call) for s, x in inputs.items()}
-
-    def describe(self, site: Site, prefix: str) -> SiteInfo:
-        info = super().describe(site, prefix)
-        each, units = shared_units(self.core, f"{prefix}.core")
-
-        def cost(tokens: Mapping[str, int]) -> int:
-            return sum(tokens[s] * each for s in self.streams)
-
-        return SiteInfo(site, self.streams, info.parameters, (units,), cost)
+def _attention(config: MMDiTConfig, streams: tuple[str, ...], silent: frozenset[str] = frozenset()) -> JointAttention:
+    return JointAttention(AttentionShape(config.width, config.heads, config.qk_norm), streams, silent)
 
 
 def _block(config: MMDiTConfig, index: int) -> Block:
+    """The last block's text is read and not written: it is silent."""
     last = index == config.depth - 1
-    joint = JointBranch(config, last)
-    attention = (joint, PictureBranch(config)) if index in config.dual else joint
-    return Block(attention, MLPBranch(config, ("image",) if last else STREAMS))
+    streams = ("image",) if last else STREAMS
+    joint = StreamsAttention(STREAMS, _attention(config, STREAMS, frozenset({"text"} if last else ())), config.width)
+    picture = PictureBranch(("image",), _attention(config, ("image",)), config.width) if index in config.dual else None
+    mlps = nn.ModuleDict({s: MLP(config.width, config.mlp_ratio * config.width) for s in streams})
+    return Block(joint if picture is None else (joint, picture), StreamsMLP(streams, mlps, config.width))
 
 
 def _initialise(net: MMDiT) -> None:

@@ -39,7 +39,8 @@ class NextDiTConfig:
 
     kv_heads: of keys and values.   hidden: of an MLP.   channels: of a latent.   patch: latent cells per token side.   text_width: of the
     slot "text".   qk_norm: q and k are normalised.   variance: twice the channels come out, as for a learned variance; the published
-    network has them and was never trained on the second half.   eps: of the RMS norms.
+    network has them and was never trained on the second half.   eps: of the RMS norms.   sandwich: branches are bounded, by a norm behind
+    them and the tanh of their gates; without, they are adaLN-zero's.
     """
 
     depth: int = 24
@@ -53,6 +54,7 @@ class NextDiTConfig:
     qk_norm: bool = True
     variance: bool = True
     eps: float = 1e-5
+    sandwich: bool = True
 
     def __post_init__(self) -> None:
         sizes = (self.depth, self.width, self.heads, self.kv_heads, self.hidden, self.channels, self.patch, self.text_width)
@@ -128,7 +130,7 @@ class AttentionBranch(SandwichAttention):
             config.width, config.heads, config.qk_norm, bias=False, norm="layer across", kv_heads=config.kv_heads, out_bias=False, eps=1e-5
         )
         core = GatedAttention(shape, "image", "text", config.text_width, rotary)
-        super().__init__(core, ("image",), config.width, width_c, config.eps)
+        super().__init__(core, ("image",), config.width, width_c, config.eps, not config.sandwich)
         self.words = RMSNorm(config.text_width, config.eps)
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -141,7 +143,7 @@ class AttentionBranch(SandwichAttention):
 
 
 def _block(config: NextDiTConfig, width_c: int, rotary: Rotary) -> Block:
-    mlp = SandwichMLP(SwiGLU(config.width, config.hidden), ("image",), config.width, width_c, config.eps)
+    mlp = SandwichMLP(SwiGLU(config.width, config.hidden), ("image",), config.width, width_c, config.eps, not config.sandwich)
     return Block(AttentionBranch(config, width_c, rotary), mlp)
 
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from ..evaluate.judge import Judge
     from .suites import Asked
 
-Suite = Literal["drawings", "skills", "bias", "all"]
-# The options that not every suite knows, and who does. "all" knows what any of the three does.
+Suite = Literal["drawings", "skills", "bias", "words", "all"]
+# The options that not every suite knows, and who does. "all" knows what any of the four does.
 KNOWN_TO: Mapping[str, tuple[str, ...]] = {
-    "data": ("drawings", "skills", "bias"),
+    "data": ("drawings", "skills", "bias", "words"),
     "pairs": ("drawings", "skills"),
     "count": ("drawings", "skills", "bias"),
-    "each": ("bias", "prompts"),
+    "each": ("bias", "words", "prompts"),
     "features": ("drawings",),
 }
 
@@ -34,7 +34,7 @@ KNOWN_TO: Mapping[str, tuple[str, ...]] = {
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Verb):
     """Score a model, or two side by side: how well it draws named things, whether it shows what a prompt asks for, what it makes of
-    neutral prompts, or how it does on prompts of your own. report.html shows it all.
+    neutral prompts or of words it never read, or how it does on prompts of your own. report.html shows it all.
 
     Stopped, it goes on where it was when the same command is run again.
     """
@@ -43,7 +43,8 @@ class Evaluate(Verb):
     model: conf.Positional[str]
     # A second model, drawn with the same prompts and seeds and compared picture by picture.
     against: Annotated[str | None, unset("none", "MODEL")] = None
-    # drawings: named things, beside real drawings. skills: objects, counts, colours, positions, words. bias: gender in neutral prompts.
+    # drawings: named things, beside real drawings. skills: objects, counts, colours, positions, text. bias: gender in neutral prompts.
+    # words: prompts in words that no training caption holds.
     suite: Annotated[Suite | None, unset("drawings, or what --prompts asks")] = None
     # A file of your own prompts, one a line; a .jsonl line may say what must be seen. "-" reads standard input.
     prompts: Annotated[str | None, unset("none", "FILE")] = None
@@ -53,8 +54,8 @@ class Evaluate(Verb):
     pairs: Annotated[Literal["train", "test", "both"] | None, unset("both")] = None
     # Pictures of each kind of pairs, and of the suite bias.
     count: Annotated[int | None, unset("300")] = None
-    # Pictures of each neutral prompt, or of each of your own.
-    each: Annotated[int | None, unset("12 of a neutral prompt, 1 of your own")] = None
+    # Pictures of each neutral prompt, of each unseen word, or of each prompt of your own.
+    each: Annotated[int | None, unset("12 of a neutral prompt, 1 of the others")] = None
     # Solver steps.
     steps: Annotated[int | None, unset("the model's own")] = None
     # Guidance weight.
@@ -103,7 +104,7 @@ class Evaluate(Verb):
         if self.prompts is not None and self.suite is not None:
             raise UsageError(f"--suite {self.suite} and --prompts {self.prompts} ask for different prompts", "run one after the other")
         one = "prompts" if self.prompts is not None else self.suite or "drawings"
-        suites = ("drawings", "skills", "bias") if one == "all" else (one,)
+        suites = ("drawings", "skills", "bias", "words") if one == "all" else (one,)
         for name, known in KNOWN_TO.items():
             if getattr(self, name) is not None and not set(known) & set(suites):
                 raise UsageError(f"--{name} changes nothing in the suite {one}", f"it belongs to {' and '.join(known)}")

@@ -94,10 +94,11 @@ class Inspect(Verb):
         self._refuse_others("LoRA")
         if self.model is None:
             raise UsageError("--against needs a LoRA to hold against the model", "sfumato inspect FILE.safetensors --against MODEL")
-        from ..pipelines.folder import structure
+        from ..pipelines.folder import structure, text_structures
         from ..surgery import examine
 
-        report = examine(self.model, structure(self.against or MODEL))
+        against = self.against or MODEL
+        report = examine(self.model, structure(against), text_structures(against))
         print(json.dumps(report.record(), ensure_ascii=False) if self.json else report)
         if report.extra:
             note("sfumato generate refuses this LoRA; with --lora-partial it leaves out what acts on nothing")

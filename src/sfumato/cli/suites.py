@@ -15,6 +15,7 @@ from ..evaluate.suites.bias import EACH, Bias
 from ..evaluate.suites.lines import BadLine, read_lines
 from ..evaluate.suites.prompts import Prompts
 from ..evaluate.suites.skills import Skills
+from ..evaluate.suites.words import Words
 from ..evaluate.witness import witness_of
 from .jobs import read_numbered
 from .verb import pick_device
@@ -102,6 +103,8 @@ def ask(options: Evaluate, suites: Sequence[str], judge: Judge) -> Asked:
         parts += [Skills.prepare(cast, judge, witness, kind, count, options.seed) for kind in kinds]
     if "bias" in suites:
         parts.append(Bias.prepare(source, judge, count, options.seed, EACH if options.each is None else options.each))
+    if "words" in suites:
+        parts.append(Words.prepare(source, judge, options.seed, 1 if options.each is None else options.each))
     return Asked(parts)
 
 

@@ -7,6 +7,7 @@ that holds another recipe's run is refused.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -36,7 +37,7 @@ class Train(Verb):
     # The run's folder: checkpoints, logs, samples, results. The same command goes on where a run stopped.
     out: Path
     # A recipe file to start from, as recipe.json of an earlier run.
-    recipe: Annotated[Path | None, unset("the shipped weights' recipe", "FILE.json")] = None
+    recipe: Annotated[str | None, unset("the shipped weights' recipe", "FILE.json")] = None
     # Optimizer steps.
     steps: Annotated[int | None, unset("the recipe's")] = None
     # Pictures in a step.
@@ -54,9 +55,13 @@ class Train(Verb):
     # No progress bar.
     quiet: bool = False
 
+    def stated(self) -> Mapping[str, Any]:
+        """What the recipe that was asked for says, and nothing of the defaults. Raises `UsageError`, `ConfigError` for what is none."""
+        return {} if self.recipe is None else read_recipe(Path(self.recipe))
+
     def settled(self, kind: type[R]) -> R:
         """The recipe of this run: the file's or the default, with the options given."""
-        recipe: Any = kind() if self.recipe is None else from_dict(kind, read_recipe(self.recipe))
+        recipe: Any = from_dict(kind, self.stated())
         trained: TrainConfig = recipe.train
         if self.lr is not None:
             trained = replace(trained, optimizer=replace(trained.optimizer, lr=self.lr))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro import conf
 
 from ..core.config import to_dict
-from ..core.errors import UsageError
-from .train import Train, read_recipe
+from ..core.errors import UnknownNameError, UsageError
+from .train import Train
 from .verb import note, unset
 
 if TYPE_CHECKING:
@@ -23,13 +25,17 @@ SHAPE = ("depth", "width", "heads")
 class TrainModel(Train):
     """Train a text-to-image model on a codec's latents. The result is OUT/pipeline, which `sfumato generate --model` draws with."""
 
+    # A recipe that ships (emoji-mmdit, emoji-pixart, emoji-uvit, ...), or a file like recipe.json of an earlier run.
+    recipe: Annotated[str | None, unset("emoji-mmdit, or the one of --family", "NAME|FILE.json")] = None
+    # The network's family, if no recipe says it: MMDiT, PixArt, UViT, Sana, NextDiT, Lumina2 or Flux, with the recipe that ships for it.
+    family: Annotated[str | None, unset("the recipe's")] = None
     # A trained model to go on from, a shipped one's name or a pipeline folder: its weights, shape, codec, text encoder and sampling.
     start: Annotated[str | None, conf.arg(name="from", metavar="MODEL", help_behavior_hint="(default: none, new weights)")] = None
     # A diffusers vae folder, a pipeline folder, or a shipped model whose codec is taken.
     codec: Annotated[str | None, unset("emoji-mmdit, or that of --from")] = None
     # What the model calls itself.
     name: Annotated[str | None, unset("the name of the folder OUT")] = None
-    # Blocks of the network.
+    # Blocks of the network, in families that count them so.
     depth: Annotated[int | None, unset("the recipe's")] = None
     # Width of the network.
     width: Annotated[int | None, unset("the recipe's")] = None
@@ -76,18 +82,36 @@ class TrainModel(Train):
         print(self.out / "pipeline")
         return 0
 
+    def stated(self) -> Mapping[str, Any]:
+        """As every training's, by name too; `--family` alone names the recipe that ships for it, or what `--from` must be."""
+        from ..training.networks import shipped, shipped_of
+
+        if self.recipe is None:
+            if self.family is None:
+                return {}
+            return shipped_of(self.family) if self.start is None else {"family": self.family}
+        if self.recipe in shipped():
+            stated = shipped()[self.recipe]
+        elif Path(self.recipe).suffix or Path(self.recipe).exists():
+            stated = super().stated()
+        else:
+            raise UnknownNameError("recipe", self.recipe, shipped())
+        if self.family not in (None, family := stated.get("family", "MMDiT")):
+            raise UsageError(f"--family {self.family} beside a recipe of {family}", "leave one of them out")
+        return stated
+
     def _begun(self, recipe: ModelRecipe) -> tuple[TextToImage, ModelRecipe]:
         """The pipeline to train, and the recipe that fits it."""
         from ..pipelines.folder import load, load_codec
         from ..text import text_encoders
+        from ..training.networks import fitted
         from ..training.recipes import continued, new_model
 
         model = self.start or recipe.start.model
         if not model:
-            codec = load_codec(self.codec or "emoji-mmdit")
-            if recipe.shape.channels != codec.latent_channels:
-                recipe = replace(recipe, shape=replace(recipe.shape, channels=codec.latent_channels))
-            return new_model(recipe, codec, text_encoders.get("minilm")()), recipe
+            codec, encoder = load_codec(self.codec or "emoji-mmdit"), text_encoders.get("minilm")()
+            recipe = replace(recipe, shape=fitted(recipe.shape, codec, encoder))
+            return new_model(recipe, codec, encoder), recipe
         if self.codec is not None:
             raise UsageError(f"--codec {self.codec} beside --from {model}", "a model draws in its own codec's latents; leave --codec out")
         pipe = load(model)
@@ -101,14 +125,16 @@ class TrainModel(Train):
         return pipe, own
 
     def _agree(self, own: ModelRecipe, model: str) -> None:
-        """Refuse a shape or sampling that was asked for and is not `model`'s."""
-        stated = {} if self.recipe is None else read_recipe(self.recipe)
-        asked = {"shape": stated.get("shape", {}) | self._given(*SHAPE), "defaults": stated.get("defaults", {})}
-        for part, fields in asked.items():
+        """Refuse a family, shape or sampling that was asked for and is not `model`'s."""
+        stated = self.stated()
+        if stated.get("family", own.family) != own.family:
+            raise UsageError(f"the family {stated['family']} was asked for, and {model} is of {own.family}", "leave the family out")
+        asked = {"shape": {**(stated.get("shape") or {}), **self._given(*SHAPE)}, "defaults": stated.get("defaults", {})}
+        for part, values in asked.items():
             held = to_dict(getattr(own, part))
-            for name, value in fields.items():
-                if held[name] != value:
-                    raise UsageError(f"{name} {value} was asked for, and {model} has {name} {held[name]}", f"leave {part}.{name} out")
+            for name, value in values.items():
+                if held.get(name) != value:
+                    raise UsageError(f"{name} {value} was asked for, and {model} has {name} {held.get(name)}", f"leave {part}.{name} out")
 
     def _with_own(self, recipe: ModelRecipe) -> ModelRecipe:
         """`recipe` with this command's options."""
@@ -120,8 +146,15 @@ class TrainModel(Train):
         if asked and not scenes.folders:
             raise UsageError(f"{', '.join(asked)} of scenes, but no scenes", "name their folders: --scenes FOLDER")
         small = recipe.small if self.small_steps is None else replace(recipe.small, steps=self.small_steps)
-        shape = replace(recipe.shape, **self._given(*SHAPE))
-        return replace(recipe, shape=shape, small=small, train=train, scenes=scenes, **self._given("forms"))
+        return replace(recipe, shape=self._reshaped(recipe), small=small, train=train, scenes=scenes, **self._given("forms"))
+
+    def _reshaped(self, recipe: ModelRecipe) -> Any:
+        """The recipe's shape with this command's sizes. Raises `UsageError` for one that its family has not."""
+        sizes, own = self._given(*SHAPE), [f.name for f in fields(recipe.shape)]
+        # A trained model's shape is held to them later, whatever the recipe's is.
+        if self.start is None and (strange := sizes.keys() - set(own)):
+            raise UsageError(f"--{min(strange)} for a {recipe.family}", f"a recipe file says its shape: {', '.join(own)}")
+        return replace(recipe.shape, **{name: value for name, value in sizes.items() if name in own})
 
     def _given(self, *names: str) -> dict[str, Any]:
         """Those of the options `names` that were given."""

@@ -102,7 +102,8 @@ class Policy(Acting, Protocol):
 
 
 class Adapter(Protocol):
-    """Around one Linear: x (B, N, D_in) to (B, N, D_out). `base` is the layer itself; a quantiser that replaces it never calls it.
+    """Around one Linear: x (B, N, D_in) to (B, N, D_out). `base` is the layer itself, or the adapters inside this one (`adapters.py`); a
+    quantiser that replaces it never calls it.
 
     One with an attribute `laneless` that is True does the same in every lane: lanes are then evaluated as one batch, as without it.
     """

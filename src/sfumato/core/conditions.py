@@ -105,6 +105,12 @@ def concatenate(parts: Sequence[Conditions]) -> Conditions:
     )
 
 
+def picture_sizes(size: tuple[int, int], rows: int) -> Tensor:
+    """The slot "sizes" (rows, 3) of pictures of `size` (height, width) pixels: both sides, and height / width (PixArt-alpha at 1024)."""
+    height, width = size
+    return torch.tensor([[height, width, height / width]]).repeat(rows, 1)
+
+
 @dataclass(frozen=True)
 class Slot:
     """What a model knows of one slot: its name, how often training drops it, and what stands in when it is absent.

@@ -18,6 +18,7 @@ from ..core.errors import UsageError
 from ..core.state import Stream
 from ..core.svg import COLOURS, document, label, si
 from ..pipelines import TextToImage
+from ..pipelines.conditioning import text_models
 from .profiler import Profile, profile
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Anatomy:
             for site in (s for s in self.sites if s.block == block):
                 wide = (width - left - 16) * site.flops / widest
                 box = f'<rect x="{x:.1f}" y="{y}" width="{max(wide - 2, 1):.1f}" height="{tall - 4}" rx="3" fill="{colours[site.branch]}"/>'
-                said = f"{si(site.flops)} · {si(site.parameters)} parameters"
+                said = f"{si(site.flops)}FLOPs · {si(site.parameters)} parameters"
                 parts += [box, label(x + 6, y + 15, said, "start", 'fill="white"')] if wide > 7 * len(said) else [box]
                 x += wide
         y = top + len(blocks) * tall + 16
@@ -152,7 +153,7 @@ def anatomy(pipe: TextToImage, size: tuple[int, int] | None = None, text_tokens:
         parts=tuple(_part(name, module) for name, module in modules(pipe).items()),
         sites=sites,
         flops=seen.total().flops,
-        lanes=1 if pipe.defaults.guidance == 1.0 else 2,
+        lanes=1 if (pipe.defaults.cfg if pipe.told_guidance else pipe.defaults.guidance) == 1.0 else 2,
         steps=pipe.defaults.steps,
     )
 
@@ -170,7 +171,9 @@ def evaluation(pipe: TextToImage, size: tuple[int, int], text_tokens: int) -> tu
 
 
 def modules(pipe: TextToImage) -> dict[str, nn.Module]:
-    """A pipeline's networks by stage; a text encoder's are those it holds."""
+    """A pipeline's networks by stage; published text encoders by their folders, of one that ships those it holds."""
+    if published := text_models(pipe.encoder):
+        return {**published, "network": pipe.denoiser.net, "codec": pipe.codec}
     held = [value for value in vars(pipe.encoder).values() if isinstance(value, nn.Module)]
     text: Mapping[str, nn.Module] = {"text" if len(held) == 1 else f"text_{i}": module for i, module in enumerate(held, 1)}
     return {**text, "network": pipe.denoiser.net, "codec": pipe.codec}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.rng import generator
@@ -13,6 +12,7 @@ from ..data.scenes.cast import Cast
 from ..data.scenes.painting import render
 from ..data.scenes.paintskills import Cell, Item
 from .metrics.tasks import Answer, Detection, paint_count, paint_object, paint_spatial
+from .pictures import resized
 from .witness import Witness
 
 SEEN = 128
@@ -39,8 +39,7 @@ def look(witness: Witness, images: Tensor) -> list[list[Detection]]:
 
 def enlarged(images: Tensor) -> Tensor:
     """(N, 3, 128, 128) in [-1, 1] of uint8 pictures of any size."""
-    unit = images.float() / 127.5 - 1
-    return unit if unit.shape[-1] == SEEN else F.interpolate(unit, size=(SEEN, SEEN), mode="bilinear", antialias=True)
+    return resized(images.float() / 127.5 - 1, SEEN)
 
 
 def paint(items: Sequence[Item], cast: Cast, size: int) -> Tensor:

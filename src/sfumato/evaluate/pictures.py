@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..core.errors import DataError, NonFiniteError, UnknownNameError, UsageError
 
@@ -46,6 +47,11 @@ class Pictures:
     def unit(self, rows: Sequence[int]) -> Tensor:
         """(len(rows), 3, H, W) float in [-1, 1]."""
         return self.images[torch.tensor(rows, dtype=torch.long)].float() / 127.5 - 1.0
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """(N, 3, side, side) of square pictures; those of that size as they are."""
+    return images if images.shape[-1] == side else interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
 def checked(images: Tensor, size: int, who: str) -> None:

@@ -165,7 +165,8 @@ ANY = "any"
 class JointAttention(nn.Module):
     """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections, or those of `ANY`.
 
-    `rotate`: the family's rotary embedding of q and k; this evaluation's own rates, where it has any, are `State.cond["rates"]`.
+    `silent`: roles that are read and get no output.   `rotate`: the rotary embedding of q and k; this evaluation's own rates, where
+    it has any, are `State.cond["rates"]`.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class JointAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.projections = nn.ModuleDict({r: Projections(shape, r not in silent, ratio) for r in roles})
-        self.rotate = rotate
+        self.silent, self.rotate = silent, rotate
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
@@ -205,7 +206,8 @@ class JointAttention(nn.Module):
         own, total = self._of(streams[0]), sum(tokens.get(s, 0) for s in streams)
         ratio = 1 if own.reduce is None else own.reduce.ratio
         reducing = 2 * total * own.shape.kv_width if ratio > 1 else 0
-        return total * own.shape.projecting + own.shape.cost(total, total // ratio**2) + reducing
+        unwritten = sum(tokens.get(s, 0) for s in self.silent & set(streams)) * own.shape.width**2
+        return total * own.shape.projecting - unwritten + own.shape.cost(total, total // ratio**2) + reducing
 
     def _of(self, role: str) -> Projections:
         projections = self.projections[role if role in self.projections else ANY]
@@ -291,8 +293,8 @@ class PrefixAttention(nn.Module):
         self.v = Linear(source_width, shape.kv_width, "v", bias=shape.bias)
         self.k_norm = shape.normed(shape.kv_width)
 
-    def plan(self, like: Tensor) -> Plan:
-        """What is read, for values like these."""
+    def plan(self) -> Plan:
+        """What is read."""
         return {self.stream: (Group((self.source, self.stream)),)}
 
     def units(self, prefix: str) -> Units:
@@ -317,7 +319,7 @@ class PrefixAttention(nn.Module):
         own = self.own.project(inputs[self.stream], state.streams[self.stream], call)
         k, v = state.stored.get(site.branch) or self.heard(inputs[self.source], call)
         heads = {self.stream: own, self.source: Heads(k[:, :, :0], k, v, state.streams[self.source].keep)}
-        mixed = _hooks(partial(_planned, self.plan(v), turning(self.rotate, state)), site, call)(heads, None)
+        mixed = _hooks(partial(_planned, self.plan(), turning(self.rotate, state)), site, call)(heads, None)
         assert self.own.out is not None
         return {self.stream: self.own.out(mixed[self.stream].transpose(1, 2).flatten(2), call)}
 
@@ -332,8 +334,13 @@ class GatedAttention(PrefixAttention):
         super().__init__(shape, stream, source, source_width, rotate)
         self.gate = nn.Parameter(torch.zeros(shape.heads))
 
-    def plan(self, like: Tensor) -> Plan:
-        return {self.stream: (Group((self.stream,)), Group((self.source,), weight=self.gate.tanh()[:, None, None].to(like.dtype)))}
+    def heard(self, source: Tensor, call: Call | None = None) -> Pair:
+        # The gate is in the values, in which attention is linear, and not in the plan: a policy with a plan of its own keeps it.
+        k, v = super().heard(source, call)
+        return k, v * self.gate.tanh()[:, None, None].to(v.dtype)
+
+    def plan(self) -> Plan:
+        return {self.stream: (Group((self.stream,)), Group((self.source,)))}
 
 
 def turning(rotate: Rotate | None, state: State) -> Rotate | None:

@@ -5,7 +5,7 @@ x_s += gate_s(c) * core_s(mod_s(norm(x_s), c))          s: every stream; roles w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -23,11 +23,6 @@ def own(layers: nn.ModuleDict, role: str) -> str | None:
     return role if role in layers else ANY if ANY in layers else None
 
 
-def modulations(width: int, roles: Sequence[str], count: int = 3) -> nn.ModuleDict:
-    """An adaLN of `count` vectors for each role."""
-    return nn.ModuleDict({role: Modulation(width, count) for role in roles})
-
-
 def modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Inputs and gates of every stream that has a modulation here; streams of one role share its vectors, and two vectors give no gate."""
     inputs: dict[str, Tensor] = {}
@@ -43,7 +38,7 @@ def modulated(modulation: nn.ModuleDict, norm: nn.Module, state: State, call: Ca
 
 
 class StreamsAttention(Branch):
-    """All of `streams` attend to all of them."""
+    """All of `streams` attend to all of them. One that the core keeps silent has no gate."""
 
     name = "attention"
 
@@ -51,7 +46,8 @@ class StreamsAttention(Branch):
         super().__init__()
         self.streams = streams
         self.norm = LayerNorm(width)
-        self.modulation = modulations(width, tuple(core.projections))
+        silent = core.silent
+        self.modulation = nn.ModuleDict({role: Modulation(width, 2 if role in silent else 3) for role in core.projections})
         self.core = core
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -79,7 +75,7 @@ class StreamsMLP(Branch):
         super().__init__()
         self.streams, self.reads, self.core = streams, reads, core
         if not reads:
-            self.norm, self.modulation = LayerNorm(width), modulations(width, tuple(core))
+            self.norm, self.modulation = LayerNorm(width), nn.ModuleDict({role: Modulation(width, 3) for role in core})
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if not self.reads:

@@ -5,6 +5,7 @@
     ntk               theta -> theta s^power                                                       NTK-aware: "power" d / (d - 2)
     yarn, by_parts    plain where a wave turns often within L tokens, w_k / s where it never does   Peng et al., arXiv 2309.00071
     resonant          whole turns within L tokens                                                  Wang et al., arXiv 2403.00071
+    blended           plain, then ntk, then w_k / s, of resonant rates                             UltraFlux's code, arXiv 2511.18050
     frequency_aware, time_aware, switched                            Lumina-Next, arXiv 2406.18583, section 2.3, and its released code
 
 A rule is a pure function of a `Stretch`; `stretched` applies one to the rows and columns of a `Rotary`, whatever family it belongs to.
@@ -86,14 +87,18 @@ def yarn(axis: Stretch, slow: float = 1.0, fast: float = 32.0, of: Rule = plain)
     """Plain up to the wave that turns `fast` times within L, interpolated from the one that turns `slow` times, a ramp over k between them,
     from and to whole k as in the published code. `of`: the rates it starts from, plain or resonant.
     """
+    return _blend(of(axis), _ramp(axis, slow, fast), axis.scale)
+
+
+def _ramp(axis: Stretch, slow: float, fast: float) -> Tensor:
+    """(d / 2,): 1 up to the wave that turns `fast` times within L, 0 from the one that turns `slow` times, rounded outwards to whole k."""
 
     def place(turns: float) -> float:
         return axis.width * math.log(axis.trained / (2 * math.pi * turns)) / (2 * math.log(axis.theta))
 
     low, high = max(math.floor(place(fast)), 0), min(math.ceil(place(slow)), axis.width - 1)
     k = torch.arange(axis.width // 2, dtype=torch.float64, device=axis.t.device)
-    kept = 1 - ((k - low) / max(high - low, 1e-3)).clamp(0, 1)
-    return _blend(of(axis), kept, axis.scale)
+    return 1 - ((k - low) / max(high - low, 1e-3)).clamp(0, 1)
 
 
 def by_parts(axis: Stretch, slow: float = 1.0, fast: float = 32.0, of: Rule = plain) -> Tensor:
@@ -115,11 +120,24 @@ def resonant(axis: Stretch) -> Tensor:
     return torch.where(axis.turns >= 1, 2 * math.pi * whole / axis.trained, plain(axis))
 
 
+def blended(axis: Stretch, fine: tuple[float, float] = (2.0, 16.0), coarse: tuple[float, float] = (0.75, 1.25)) -> Tensor:
+    """Three spectra of `resonant` rates: as they are, by `ntk` from the wave that turns 2 times within L, divided by s from 0.75 turns;
+    ramps between 16 and 2 turns and between 1.25 and 0.75.
+    """
+    w = resonant(axis)
+    # theta -> theta s^(d / (d - 2)) at the same exponents; of two channels there is one wave, w = 1, which no base changes.
+    power = axis.width / max(axis.width - 2, 1)
+    by_base = w ** (1 + power * math.log(axis.scale) / math.log(axis.theta))
+    slowed = w / axis.scale + (by_base - w / axis.scale) * _ramp(axis, *coarse)
+    return slowed + (w - slowed) * _ramp(axis, *fine)
+
+
 RULES: dict[str, Rule] = {
     "interpolated": interpolated,
     "ntk": ntk,
     "yarn": yarn,
     "resonant-yarn": lambda axis: yarn(axis, of=resonant) if axis.scale > 1 else plain(axis),
+    "blended": lambda axis: blended(axis) if axis.scale > 1 else plain(axis),
     "frequency": frequency_aware,
     "time": time_aware,
     "switched": switched,

@@ -2,7 +2,8 @@
 
     x += tanh(gate(c)) * RMS_after(core(RMS_before(x) * (1 + scale(c))))        without modulation: x += RMS_after(core(RMS_before(x)))
 
-The gate is at most 1 and what it multiplies has unit size, so no branch can blow up the stream.
+The gate is at most 1 and what it multiplies has unit size, so no branch can blow up the stream. "Open", to compare with, a branch has
+neither: x += gate(c) * core(RMS_before(x) * (1 + scale(c))).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
@@ -22,12 +23,12 @@ from .norms import RMSNorm
 
 
 class Sandwich(Branch):
-    """`streams` share all weights. `width_c`: of the condition `State.cond["c"]`; 0 = no modulation."""
+    """`streams` share all weights. `width_c`: of the condition `State.cond["c"]`; 0 = no modulation. `open`: without bounds."""
 
-    def __init__(self, streams: tuple[str, ...], width: int, width_c: int, eps: float) -> None:
+    def __init__(self, streams: tuple[str, ...], width: int, width_c: int, eps: float, open: bool = False) -> None:
         super().__init__()
-        self.streams = streams
-        self.before, self.after = RMSNorm(width, eps), RMSNorm(width, eps)
+        self.streams, self.open = streams, open
+        self.before, self.after = RMSNorm(width, eps), nn.Identity() if open else RMSNorm(width, eps)
         self.modulation = Modulation(width, 2, width_c) if width_c else None
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -35,7 +36,7 @@ class Sandwich(Branch):
         if self.modulation is None:
             return inputs, {}
         scale, gate = self.modulation(state.cond["c"], call)
-        return {n: x * (1 + scale) for n, x in inputs.items()}, {n: gate.tanh() for n in self.streams}
+        return {n: x * (1 + scale) for n, x in inputs.items()}, {n: gate if self.open else gate.tanh() for n in self.streams}
 
 
 class SandwichAttention(Sandwich):
@@ -43,8 +44,10 @@ class SandwichAttention(Sandwich):
 
     name = "attention"
 
-    def __init__(self, core: JointAttention | GatedAttention, streams: tuple[str, ...], width: int, width_c: int, eps: float) -> None:
-        super().__init__(streams, width, width_c, eps)
+    def __init__(
+        self, core: JointAttention | GatedAttention, streams: tuple[str, ...], width: int, width_c: int, eps: float, open: bool = False
+    ) -> None:
+        super().__init__(streams, width, width_c, eps, open)
         self.core = core
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
@@ -61,8 +64,8 @@ class SandwichMLP(Sandwich):
 
     name = "mlp"
 
-    def __init__(self, core: SwiGLU, streams: tuple[str, ...], width: int, width_c: int, eps: float) -> None:
-        super().__init__(streams, width, width_c, eps)
+    def __init__(self, core: SwiGLU, streams: tuple[str, ...], width: int, width_c: int, eps: float, open: bool = False) -> None:
+        super().__init__(streams, width, width_c, eps, open)
         self.core = core
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backbones import backbones
 from ..core.conditions import Conditions, Tokens
 from ..core.program import Network
 from ..core.rng import Rows
@@ -27,3 +28,9 @@ def asked(net: Network, seed: int = 0, words: int = 5, side: int = 8, rows: int 
 def gap(a: Tensor, b: Tensor) -> float:
     """The largest difference."""
     return float((a - b).abs().max())
+
+
+def parameters(shape: Any) -> int:
+    """How many a family's config has; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in backbones.build(shape).parameters())

@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..backbones.mmdit import MMDiT, MMDiTConfig, tiny
 from ..core.call import Call
-from ..core.conditions import Conditions, Tokens, nulled
+from ..core.conditions import Conditions, nulled
 from ..core.denoiser import Denoiser
 from ..core.program import Network
 from ..core.rng import Rows
@@ -30,8 +30,10 @@ from ..sampling.schedules import grid, shift
 from ..sampling.solvers import Euler
 from ..training.diffusion import TEXT_SLOTS
 from .claims import Budget, Claim, Finding, Outcome, Verdict, exact, shown
+from .inputs import asked, gap, parameters
 from .study import Results
-from .trial import Trial, compare, open_world
+from .trial import Arm, Trial, compare
+from .world import open_world
 
 CLAIM = Claim(
     slug="sd3-mmdit",
@@ -43,10 +45,8 @@ CLAIM = Claim(
 NEW, OLD = "logit-normal", "uniform"
 RANKED_STEPS = (5, 25, 50)
 # On 2 cores 5 M parameters on 64 tokens, about 50 minutes; on a large GPU the sheet's network and a million pictures an arm.
-TRIALS = {
-    "cpu": Trial(images=44_800, batch=64, shape=MMDiTConfig(depth=4, width=192, heads=3), pictures=320),
-    "gpu": Trial(images=1_000_000, batch=512, shape=MMDiTConfig(depth=6, width=384, heads=6), ema=0.998),
-}
+TRIALS = {"cpu": Trial(images=44_800, batch=64, pictures=320), "gpu": Trial(images=1_000_000, batch=512, ema=0.998)}
+SHAPES = {"cpu": MMDiTConfig(depth=4, width=192, heads=3), "gpu": MMDiTConfig(depth=6, width=384, heads=6)}
 # Depth -> parameters of MM-DiT(depth) with 16 channels, text states of 4096, pooled text of 2048 and QK-norm.
 PARAMETERS = {15: 496_070_464, 18: 856_164_160, 24: 2_028_334_144, 30: 3_962_400_064, 38: 8_056_627_520}
 
@@ -55,8 +55,8 @@ def check(budget: Budget) -> Outcome:
     """Smoke: the exact checks. Otherwise both time laws, trained and drawn with at equal means."""
     if budget.name == "smoke":
         return Outcome((*times(), *network(), *sampling()))
-    trial, arms = TRIALS[budget.name].scaled(budget.scale), {name: Denoising(law(name)) for name in (NEW, OLD)}
-    return compare(CLAIM.slug, arms, trial, open_world(budget), budget, verdict)
+    arms = {name: Arm(SHAPES[budget.name], Denoising(law(name))) for name in (NEW, OLD)}
+    return compare(CLAIM.slug, arms, TRIALS[budget.name].scaled(budget.scale), open_world(budget), budget, verdict)
 
 
 def verdict(results: Results) -> tuple[Verdict, str, tuple[Finding, ...]]:
@@ -82,8 +82,8 @@ def times() -> tuple[Finding, ...]:
     inside = ((normal.sample(u) > 0.25) & (normal.sample(u) < 0.75)).double().mean()
     return (
         exact("shift of t by 3", (0.25, 0.5, 0.75, 0.9, 0.964286), shift(t, 3.0).tolist(), 1e-6),
-        exact("two shifts are the shift by the product, largest difference", 0.0, _gap(shift(shift(t, 1.7), 2.5), shift(t, 4.25)), 1e-15),
-        exact("shift by 1 changes nothing, largest difference", 0.0, _gap(shift(t, 1.0), t)),
+        exact("two shifts are the shift by the product, largest difference", 0.0, gap(shift(shift(t, 1.7), 2.5), shift(t, 4.25)), 1e-15),
+        exact("shift by 1 changes nothing, largest difference", 0.0, gap(shift(t, 1.0), t)),
         exact("logit-normal density at 0.5 and 0.25", (1.595769, 1.163652), normal.density(_f64(0.5, 0.25)).tolist(), 1e-6),
         exact("logit-normal mass of (0.25, 0.75)", 0.728063, float(torch.trapezoid(normal.density(0.25 + u / 2), u / 2)), 1e-6),
         exact("logit-normal samples in (0.25, 0.75)", 0.728063, float(inside), 1e-4, "share"),
@@ -95,18 +95,18 @@ def times() -> tuple[Finding, ...]:
 
 def network() -> tuple[Finding, ...]:
     """MM-DiT: its start, its special cases, its size."""
-    streams, cond = _inputs()
     with torch.no_grad():
         fresh, tied = MMDiT(tiny().config), _tied(tiny())
+        streams, cond = asked(fresh, words=16)
         state = fresh.start(streams, cond)
         after = fresh.run(state, 0, len(fresh.blocks))
         joint = tied.run(tied.start(streams, cond), 0, len(tied.blocks))
         with_norm, without = (_query_gain(tiny(qk_norm=qk)) for qk in (True, False))
         absent, present = (_apart(tiny(), absent) for absent in (True, False))
         return (
-            exact("a new network's blocks are the identity, largest change", 0, max(_gap(after[s], state[s]) for s in state.streams)),
+            exact("a new network's blocks are the identity, largest change", 0, max(gap(after[s], state[s]) for s in state.streams)),
             exact("a new network answers 0, largest value", 0, float(fresh(streams, cond).pred["image"].abs().max())),
-            exact("tied weights are the shared-weight DiT, largest difference", 0, _gap(joint["image"], _shared_dit(tied, streams, cond))),
+            exact("tied weights are the shared-weight DiT, largest difference", 0, gap(joint["image"], _shared_dit(tied, streams, cond))),
             *(exact(f"parameters at depth {d}", count, _parameters(d)) for d, count in PARAMETERS.items()),
             exact("parameters at depth 24 without QK-norm", 2_028_328_000, _parameters(24, qk_norm=False)),
             exact("QK-norm: the answer's change when Wq grows 100 times", 0, with_norm, 1e-4, "relative"),
@@ -122,7 +122,7 @@ def sampling() -> tuple[Finding, ...]:
     ode = Ode(Denoiser(_Straight(noise - x0)), Euler(), grid(1), ClassifierFree(1.0))
     drawn = draw(ode, DrawRequest((4, 8, 8), {"cond": Conditions()}), Rows((0,)))
     return (
-        exact("one Euler step with eps - x0 gives x0, largest error", 0.0, _gap(drawn, x0), 1e-6),
+        exact("one Euler step with eps - x0 gives x0, largest error", 0.0, gap(drawn, x0), 1e-6),
         exact("grid of 4 steps, shift 3", (1.0, 0.9, 0.75, 0.5, 0.0), grid(4, 3.0).tolist(), 1e-6),
         exact("released code's grid of 4 steps, shift 3", (1.0, 0.8577, 0.6022, 0.0089, 0.0), grid(4, 3.0, "released").tolist(), 5e-5),
     )
@@ -141,18 +141,6 @@ class _Straight(Network):
 
 def _f64(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def _gap(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())
-
-
-def _inputs(seed: int = 0) -> tuple[dict[str, Stream], Conditions]:
-    """Latents and a prompt that fit `tiny()`."""
-    rows = Rows((seed, seed + 100))
-    words = Tokens(rows.normal((16, 12), "text"), torch.ones(2, 16, dtype=torch.bool))
-    image = Stream(rows.normal((4, 8, 8), "image"), t=torch.tensor([0.3, 0.8]))
-    return {"image": image}, Conditions({"text": words}, {"pooled": rows.normal((6,), "pooled")})
 
 
 def _tied(net: MMDiT) -> MMDiT:
@@ -177,23 +165,21 @@ def _shared_dit(net: Any, streams: Mapping[str, Stream], cond: Conditions) -> Te
 
 
 def _parameters(depth: int, qk_norm: bool = True) -> int:
-    with torch.device("meta"):
-        net = MMDiT(MMDiTConfig(depth, 64 * depth, depth, channels=16, text_width=4096, pooled_width=2048, qk_norm=qk_norm))
-    return sum(p.numel() for p in net.parameters())
+    return parameters(MMDiTConfig(depth, 64 * depth, depth, channels=16, text_width=4096, pooled_width=2048, qk_norm=qk_norm))
 
 
 def _query_gain(net: Any) -> float:
     """Relative change of the answer when every query projection is 100 times as large."""
-    streams, cond = _inputs()
+    streams, cond = asked(net, words=16)
     before = net(streams, cond).pred["image"]
     for parameter in (p for name, p in net.named_parameters() if ".q.weight" in name or ".q.bias" in name):
         parameter.mul_(100)
-    return _gap(net(streams, cond).pred["image"], before) / float(before.abs().max())
+    return gap(net(streams, cond).pred["image"], before) / float(before.abs().max())
 
 
 def _apart(net: MMDiT, absent: bool) -> float:
     """How far the answers to two prompts lie apart; `absent`: both prompts replaced by their null form."""
-    (streams, first), (_, second) = _inputs(1), _inputs(2)
+    (streams, first), (_, second) = (asked(net, seed, 16) for seed in (1, 2))
     everyone = {slot.group: torch.ones(2, dtype=torch.bool) for slot in TEXT_SLOTS}
-    asked = [nulled(cond, TEXT_SLOTS, everyone) if absent else cond for cond in (first, second)]
-    return _gap(*(net(streams, cond).pred["image"] for cond in asked))
+    told = [nulled(cond, TEXT_SLOTS, everyone) if absent else cond for cond in (first, second)]
+    return gap(*(net(streams, cond).pred["image"] for cond in told))

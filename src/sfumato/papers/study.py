@@ -89,6 +89,12 @@ class Results:
         )
 
 
+def joined(parts: Sequence[Results]) -> Results:
+    """The arms of several studies of the same metrics, to be read side by side."""
+    cells = {arm: cells for part in parts for arm, cells in part.cells.items()}
+    return Results(parts[0].metrics, cells, {arm: folders for part in parts for arm, folders in part.folders.items()})
+
+
 # The verdict, a sentence, and the findings they rest on.
 Rule = Callable[[Results], tuple[Verdict, str, tuple[Finding, ...]]]
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..core.denoiser import Denoiser
 from ..core.files import write_json
 from ..core.paths import path
+from ..evaluate.pictures import resized
 from ..objectives.denoising import Denoising
 from ..pipelines import TextToImage
 from ..training.diffusion import DiffusionTask, LatentStream, TextTable
@@ -96,13 +97,19 @@ def tune(pipe: TextToImage, taught: Lessons, tuning: Tuning, seed: int, folder: 
 
 @dataclass(frozen=True)
 class AsTrained:
-    """The pipeline with its solver fixed and its arithmetic in bf16, as it was trained."""
+    """The pipeline with its solver fixed and its arithmetic in bf16, as it was trained. `options`: further ones of every call.
+
+    `side`: pictures are enlarged to it, for a judge that sees larger ones than are drawn; 0 = as drawn.
+    """
 
     pipe: TextToImage
+    side: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, prompts: Sequence[str], *, seeds: Sequence[int], steps: int, guidance: float) -> Any:
         with torch.autocast(self.pipe.device.type, torch.bfloat16):
-            return self.pipe(prompts, seeds=seeds, steps=steps, guidance=guidance, solver="euler")
+            drawn = self.pipe(prompts, seeds=seeds, steps=steps, guidance=guidance, solver="euler", **self.options)
+        return replace(drawn, images=resized(drawn.images, self.side)) if self.side else drawn
 
 
 def fingerprint(names: Iterable[str], modules: Iterable[nn.Module]) -> str:

@@ -6,14 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
-from ..core.conditions import Conditions, Slot, Tokens, nulled
-from ..core.errors import UsageError
+from ..core.conditions import Conditions, Slot, Tokens, nulled, picture_sizes
+from ..core.errors import UsageError, WeightsError
+from ..surgery import Lora, text_changes
 from ..text.encoded import TextEncoder, TextStates
+from ..text.joined import Joined
 
 Lanes = Mapping[str, Conditions]
 # The scores that Stable Diffusion XL's refiner is told of a picture as it should be, and as it should not be.
 AESTHETIC = {"cond": 6.0, "uncond": 2.5}
+
+
+def text_models(encoder: TextEncoder) -> dict[str, nn.Module]:
+    """The models of a published pipeline's text encoders, by folder; none of one that ships."""
+    return {name: part.model for name, part in encoder.parts.items()} if isinstance(encoder, Joined) else {}
+
+
+def with_loras(encoder: TextEncoder, loras: Sequence[Lora]) -> TextEncoder:
+    """`encoder` with what `loras` change in it. Raises `WeightsError` for one that was loaded for another pipeline."""
+    changes = text_changes(loras)
+    if changes and not isinstance(encoder, Joined):
+        raise WeightsError(f"a LoRA changes {', '.join(changes)}, which this pipeline lacks", "load it for this pipeline")
+    return encoder.adapted(changes) if changes and isinstance(encoder, Joined) else encoder
 
 
 @dataclass(frozen=True)
@@ -44,9 +60,8 @@ class Conditioning:
 
     def _numbers(self, lane: str, size: tuple[int, int], told: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
         """What the network reads of a training picture, by slot: one that was neither enlarged nor cropped, where `told` says no other."""
-        height, width = size
         whole = {"original_size": size, "crop": (0, 0), "target_size": size, "aesthetic": (AESTHETIC[lane],)}
-        own: dict[str, Sequence[float]] = {"sizes": (height, width, height / width), **whole}
+        own: dict[str, Sequence[float]] = {"sizes": picture_sizes(size, 1)[0].tolist(), **whole}
         read = {name: numbers for name, numbers in own.items() if name in self.reads}
         for name, numbers in told.items():
             if name not in read or len(numbers) != len(read[name]):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+from torch import nn
 
 from ..backbones import backbones
 from ..backbones.checkpoints.folder import empty_network, load_network
@@ -163,6 +164,20 @@ def structure(name_or_dir: str | Path) -> Network:
     if not (folder / "config.json").is_file():
         folder = network_folder(find(name_or_dir))
     return empty_network(folder)[0]
+
+
+def text_structures(name_or_dir: str | Path) -> dict[str, nn.Module]:
+    """The text encoders' models of a published pipeline, by folder, on meta; none of a model of ours and in a bare transformer's folder."""
+    folder = Path(name_or_dir)
+    if (folder / "config.json").is_file():
+        return {}
+    folder = find(name_or_dir)
+    index = read_json(folder / "model_index.json")
+    if not is_published(folder, index):
+        return {}
+    from .published.folder import empty_texts
+
+    return empty_texts(folder, index)
 
 
 def save(

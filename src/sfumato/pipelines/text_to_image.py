@@ -27,7 +27,7 @@ from ..surgery import Lora, adapters, is_packed, load_lora, merge, pack, refuse_
 from ..surgery.lora import Weight
 from ..text.encoded import TextEncoder
 from .bins import fitted
-from .conditioning import Conditioning, Lanes
+from .conditioning import Conditioning, Lanes, text_models, with_loras
 from .pictures import Pictures
 from .requests import imitate, rows_of
 from .settings import Defaults, Draw, by, possible_size, settled_cfg, train_steps, walk_times
@@ -65,7 +65,8 @@ class TextToImage:
 
     @property
     def device(self) -> torch.device:
-        return next(p.device for p in self.denoiser.net.parameters() if not p.is_meta)  # a packed weight is but a shape
+        somewhere = (p.device for p in self.denoiser.net.parameters() if not p.is_meta)  # a packed weight is but a shape
+        return next(somewhere, torch.device("meta"))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -227,7 +228,7 @@ class TextToImage:
     ) -> Walked:
         """The latents that `pictures` decodes: where the walk along the times, or along the part of them that `settings` names, ends."""
         at_least = settings.frame[2] if settings.frame else 0
-        conds, notes = self._conditioning().lanes(
+        conds, notes = self._conditioning(settings.loras).lanes(
             prompts, settings.negative, settings.weight, settings.drawn, settings.guidance, at_least, settings.told
         )
         process = self._process(settings)
@@ -265,8 +266,8 @@ class TextToImage:
         made_by = {"packed": packed, "dtype": str(self.dtype).removeprefix("torch."), "device": self.device.type}
         return {"model": dict(self.identity), **settings.record(), **made_by}
 
-    def _conditioning(self) -> Conditioning:
-        return Conditioning(self.encoder, self.slots, self.denoiser.net.slots)
+    def _conditioning(self, loras: Sequence[Lora] = ()) -> Conditioning:
+        return Conditioning(with_loras(self.encoder, loras), self.slots, self.denoiser.net.slots)
 
     def conditions(
         self, prompts: Sequence[str], negative: str = "", weight: float = 1.0, at_least: int = 0
@@ -289,8 +290,10 @@ class TextToImage:
         return save(self, folder, overwrite, format=format)
 
     def lora(self, path: str | Path, weight: Weight = 1.0, partial: bool = False) -> Lora:
-        """The LoRA in a file or folder, for this network and where it is; hand it to a call as `loras=[...]`. See `load_lora`."""
-        return load_lora(path, self.denoiser.net, weight, partial).to(self.device)
+        """The LoRA in a file or folder, for this network and published text encoders, where they are; hand it to a call as `loras=[...]`.
+        See `load_lora`.
+        """
+        return load_lora(path, self.denoiser.net, weight, partial, text_models(self.encoder)).to(self.device)
 
     def save_lora(self, lora: Lora, path: str | Path, overwrite: bool = False) -> Path:
         """Write `lora` as a safetensors file that diffusers reads. See `surgery.save_lora`."""

@@ -1,6 +1,6 @@
 """Surgery: what makes one model of another. LoRA at call time, and folded in; weights packed for a CPU."""
 
-from .lora import Delta, Lora, adapters, fresh, merge
+from .lora import Delta, Lora, adapters, fresh, merge, text_changes
 from .lora_files import examine, load_lora
 from .lora_report import Match, Report
 from .lora_saving import save_lora
@@ -20,4 +20,5 @@ __all__ = [
     "pack",
     "refuse_packed",
     "save_lora",
+    "text_changes",
 ]

@@ -22,6 +22,7 @@ from ..core.errors import ConfigError, UnknownNameError, UsageError, WeightsErro
 from ..core.program import Network
 from ..core.rng import generator
 from ..nn.linear import Linear
+from ..text.adapted import Change
 from .lora_report import Report
 from .pack import refuse_packed
 
@@ -59,7 +60,8 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Lora:
-    """deltas: by Linear name.   weight: how strongly it acts, or one number for each row of the batch.   report: what its file held.
+    """deltas: by Linear name.   texts: those of a pipeline's text encoders, by folder and module.
+    weight: how strongly it acts, or one number for each row of the batch.   report: what its file held.
 
     `fresh` makes a new one to train, `load_lora` reads one.
     """
@@ -68,6 +70,7 @@ class Lora:
     weight: Weight = 1.0
     source: Source | None = None
     report: Report | None = field(default=None, repr=False)
+    texts: Mapping[str, Mapping[str, Delta]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.weights or not all(map(math.isfinite, self.weights)):
@@ -88,7 +91,10 @@ class Lora:
         def move(x: Tensor) -> Tensor:
             return moved.setdefault(id(x), x.to(device=device, dtype=dtype))
 
-        return replace(self, deltas={n: replace(d, down=move(d.down), up=move(d.up)) for n, d in self.deltas.items()})
+        def moved_all(deltas: Mapping[str, Delta]) -> dict[str, Delta]:
+            return {n: replace(d, down=move(d.down), up=move(d.up)) for n, d in deltas.items()}
+
+        return replace(self, deltas=moved_all(self.deltas), texts={part: moved_all(d) for part, d in self.texts.items()})
 
     def record(self) -> dict[str, Any]:
         """What a picture must know to be drawn with it again; path and checksum are empty for one that came from no file."""
@@ -97,7 +103,8 @@ class Lora:
 
     def parameters(self) -> list[Tensor]:
         """Every A and B, for an optimizer; those that several Linears share stand there once."""
-        return list({id(x): x for d in self.deltas.values() for x in (d.down, d.up)}.values())
+        deltas = [d for group in (self.deltas, *self.texts.values()) for d in group.values()]
+        return list({id(x): x for d in deltas for x in (d.down, d.up)}.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +131,8 @@ class LoraAdapter:
 
 
 def adapters(net: Network, loras: Iterable[Lora]) -> dict[str, Adapter]:
-    """`Call.adapters` for `net`; LoRAs of one Linear add up. One of weight 0 is left out, so that not a bit changes.
+    """`Call.adapters` for `net`, of which text encoders are no part; LoRAs of one Linear add up. One of weight 0 is left out, so that not a
+    bit changes.
 
     Raises `WeightsError` for a LoRA that was made for another network: the Call would never ask for what it changes.
     """
@@ -142,6 +150,21 @@ def adapters(net: Network, loras: Iterable[Lora]) -> dict[str, Adapter]:
     return {name: LoraAdapter(tuple(parts)) for name, parts in found.items()}
 
 
+def text_changes(loras: Iterable[Lora]) -> dict[str, dict[str, list[Change]]]:
+    """What `loras` change in text encoders, by folder and module, for `Joined.adapted`; those of one Linear add up.
+
+    Raises `UsageError` for weights by row: a prompt is read once for all of its pictures.
+    """
+    found: dict[str, dict[str, list[Change]]] = {}
+    for lora in loras:
+        if lora.texts and isinstance(lora.weight, tuple):
+            raise UsageError("a LoRA of a text encoder with a weight for each picture", "one weight, or one call for each")
+        for part, deltas in lora.texts.items() if any(lora.weights) else ():
+            for name, delta in deltas.items():
+                found.setdefault(part, {}).setdefault(name, []).append((delta.down, delta.up, delta.scale * lora.weights[0]))
+    return found
+
+
 def merge(net: Network, loras: Sequence[Lora]) -> Network:
     """A network with `loras` folded into its weights, summed in fp32 and rounded once to the weights' type. `net` stays as it is; frozen
     weights that no LoRA touches lie in memory once for both. Raises as `adapters` does, and `UsageError` for weights by row, which no
@@ -154,6 +177,8 @@ def merge(net: Network, loras: Sequence[Lora]) -> Network:
         check_fit(lora, linears)
         if isinstance(lora.weight, tuple):
             raise UsageError("a LoRA with a weight for each row cannot be merged", "merge with one weight, or keep it on the Call")
+        if lora.texts:
+            raise UsageError("a LoRA of text encoders cannot be merged into the network", "keep it on the call")
         for name, delta in lora.deltas.items() if lora.weight else ():
             changes.setdefault(name, []).append(lora.weight * delta.matrix().detach().to(linears[name].weight.device))
     # Parameters of its own even where the memory is shared: casting or moving one network must not cast or move the other.

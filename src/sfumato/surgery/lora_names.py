@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import nn
 
 from ..backbones import backbones
 from ..backbones.checkpoints import Rule, format_of
@@ -36,6 +37,19 @@ PREFIXES: Mapping[str, str] = {
     "lora_unet_": "kohya",
     "transformer.": "diffusers",
     "unet.": "diffusers",
+    "text_encoder.": "diffusers",
+    "text_encoder_2.": "diffusers",
+    "text_encoder_3.": "diffusers",
+    "lora_te_": "kohya",
+    "lora_te1_": "kohya",
+    "lora_te2_": "kohya",
+    "lora_te3_": "kohya",
+}
+# The folders of the text encoders that a prefix may mean, the first that a pipeline has; kohya calls T5 the third where it is the second.
+TEXT_FOLDERS: Mapping[str, tuple[str, ...]] = {
+    **{f"{name}.": (name,) for name in ("text_encoder", "text_encoder_2", "text_encoder_3")},
+    **{"lora_te_": ("text_encoder",), "lora_te1_": ("text_encoder",), "lora_te2_": ("text_encoder_2",)},
+    "lora_te3_": ("text_encoder_3", "text_encoder_2"),
 }
 TEXT = re.compile(r"lora_te\d?_|text_encoders?(_\d)?\.|conditioner\.|cond_stage_model\.")
 PARTS: Mapping[str, str] = {
@@ -102,6 +116,24 @@ def naming_of(found: Iterable[tuple[Key, frozenset[str]]]) -> str:
 def flat(module: str) -> str:
     """A module's name as kohya writes it; the spelling under which all are looked up."""
     return module.replace(".", "_")
+
+
+class TextNames:
+    """Every name that a Linear of a pipeline's text encoders goes by: with `text_model` before it, as CLIP's once had, or without."""
+
+    def __init__(self, models: Mapping[str, nn.Module]) -> None:
+        self.linears = {part: {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)} for part, model in models.items()}
+        self._flat = {part: {flat(_bare(n)): n for n in linears} for part, linears in self.linears.items()}
+
+    def find(self, key: Key) -> tuple[str, str] | None:
+        """(folder, module) for a key of a file; None when no Linear is called so."""
+        part = next((name for name in TEXT_FOLDERS.get(key.prefix, ()) if name in self.linears), None)
+        name = None if part is None else self._flat[part].get(flat(_bare(key.module)))
+        return None if part is None or name is None else (part, name)
+
+
+def _bare(module: str) -> str:
+    return re.sub(r"^text_model[._]", "", module)
 
 
 class Names:

@@ -24,21 +24,24 @@ METADATA = "lora_adapter_metadata"
 
 @dataclass(frozen=True)
 class Raw:
-    """path: as the user named it.   file: the safetensors file there.   config: PEFT's LoraConfig, {} where none is stored."""
+    """path: as the user named it.   file: the safetensors file there.   configs: PEFT's LoraConfig by component of a pipeline, "" where the
+    file is of one alone.
+    """
 
     path: str
     file: Path
     tensors: Mapping[str, Tensor]
-    config: Mapping[str, Any]
+    configs: Mapping[str, Mapping[str, Any]]
 
-    def alpha(self, module: str, rank: int) -> float:
-        """alpha of a module whose tensors do not say it: the config's, by its patterns where they match (as PEFT matches them), else the
-        rank. With rank-stabilised scaling, the alpha that alpha / rank must have to be alpha / sqrt(rank).
+    def alpha(self, component: str, module: str, rank: int) -> float:
+        """alpha of a component's module whose tensors do not say it: its config's, by its patterns where they match (as PEFT matches
+        them), else the rank. With rank-stabilised scaling, the alpha that alpha / rank must have to be alpha / sqrt(rank).
         """
-        patterns = self.config.get("alpha_pattern") or {}
+        config = self.configs.get(component, self.configs.get("", {}))
+        patterns = config.get("alpha_pattern") or {}
         matching = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
-        alpha = float(next(matching, self.config.get("lora_alpha", rank)))
-        return alpha * rank**0.5 if self.config.get("use_rslora") else alpha
+        alpha = float(next(matching, config.get("lora_alpha", rank)))
+        return alpha * rank**0.5 if config.get("use_rslora") else alpha
 
 
 def read_raw(path: str | Path) -> Raw:
@@ -51,7 +54,7 @@ def read_raw(path: str | Path) -> Raw:
     tensors = read_tensors(file)
     if not tensors:
         raise WeightsError(f"{file} is empty", "train or fetch it again")
-    return Raw(str(path), file, tensors, _config(file))
+    return Raw(str(path), file, tensors, _configs(file))
 
 
 def file_of(path: str | Path) -> Path:
@@ -72,17 +75,27 @@ def file_of(path: str | Path) -> Path:
     raise WeightsError(f"the folder {path} holds {held}", f"name the file itself, or a folder with {' or '.join(IN_A_FOLDER)}")
 
 
-def _config(file: Path) -> dict[str, Any]:
-    """PEFT's config beside its file, or the one that diffusers puts into a file's header."""
+def _configs(file: Path) -> dict[str, dict[str, Any]]:
+    """PEFT's config beside its file, or those that diffusers puts into a file's header, by component."""
     beside = file.parent / "adapter_config.json"
     if file.name == IN_A_FOLDER[0] and beside.is_file():
-        config = read_json(beside)
+        configs = {"": read_json(beside)}
     else:
         try:
             header = json.loads(_header(file).get(METADATA, "{}"))
-            config = {key.removeprefix("transformer.").removeprefix("unet."): value for key, value in header.items()}
+            configs = {}
+            for key, value in header.items():
+                component, dot, name = key.partition(".")
+                configs.setdefault(component if dot else "", {})[name if dot else key] = value
         except (ValueError, AttributeError) as error:
             raise WeightsError(f"damaged file {file}: its {METADATA} is no JSON object", "fetch it again") from error
+    for config in configs.values():
+        _check(config, file)
+    return configs
+
+
+def _check(config: Mapping[str, Any], file: Path) -> None:
+    """Raise `WeightsError` for a config that is not a plain LoRA's."""
     for name, plain, what in (
         ("peft_type", ("LORA", None), "an adapter of another kind"),
         ("use_dora", (False, None), "DoRA, which also rescales the base weight"),
@@ -98,7 +111,6 @@ def _config(file: Path) -> dict[str, Any]:
         raise WeightsError(
             f"damaged config of {file}: its alphas are {alphas}", "a finite number each, by patterns that are regular expressions"
         )
-    return config
 
 
 def _is_pattern(text: str) -> bool:

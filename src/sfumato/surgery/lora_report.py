@@ -24,7 +24,7 @@ class Match:
 @dataclass(frozen=True)
 class Report:
     """file: its path.   family: of the network.   naming: in words.   matched: what acts.   missing: Linears that the file leaves alone.
-    extra: keys that act on nothing here, with the reason. Printed, it says so in words.
+    extra: keys that act on nothing here, with the reason.   texts: what acts in text encoders. Printed, it says so in words.
     """
 
     file: str
@@ -33,6 +33,7 @@ class Report:
     matched: tuple[Match, ...]
     missing: tuple[str, ...]
     extra: Mapping[str, str]
+    texts: tuple[Match, ...] = ()
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -43,8 +44,10 @@ class Report:
     def summary(self) -> str:
         """One line."""
         changed, all_ = len(self.linears), len(self.linears) + len(self.missing)
-        rank, alpha = (_span(getattr(m, field) for m in self.matched) for field in ("rank", "alpha"))
-        return f"{self.file}: {self.naming} naming, changes {changed} of {all_} Linears of this {self.family}, rank {rank}, alpha {alpha}"
+        rank, alpha = (_span(getattr(m, field) for m in (*self.matched, *self.texts)) for field in ("rank", "alpha"))
+        beside = f" and {len(self.texts)} of its text encoders" if self.texts else ""
+        changes = f"changes {changed} of {all_} Linears of this {self.family}{beside}"
+        return f"{self.file}: {self.naming} naming, {changes}, rank {rank}, alpha {alpha}"
 
     def reasons(self) -> list[str]:
         """Why keys act on nothing: a line for each reason, with how many and the first."""
@@ -54,14 +57,18 @@ class Report:
 
     def record(self) -> dict[str, Any]:
         """Everything as JSON values."""
-        matched = [{"module": m.module, "linears": list(m.linears), "rank": m.rank, "alpha": m.alpha} for m in self.matched]
+        matched, texts = (
+            [{"module": m.module, "linears": list(m.linears), "rank": m.rank, "alpha": m.alpha} for m in matches]
+            for matches in (self.matched, self.texts)
+        )
         told = {"file": self.file, "family": self.family, "naming": self.naming}
-        return {**told, "matched": matched, "missing": list(self.missing), "extra": dict(self.extra)}
+        return {**told, "matched": matched, "texts": texts, "missing": list(self.missing), "extra": dict(self.extra)}
 
     def __str__(self) -> str:
         blocks = [self.summary]
         for title, lines in (
             ("changed", _kinds(self.linears)),
+            ("changed in text encoders", _kinds(name for match in self.texts for name in match.linears)),
             ("left alone", _kinds(self.missing)),
             ("acting on nothing", self.reasons()),
         ):

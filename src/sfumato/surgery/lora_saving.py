@@ -19,7 +19,8 @@ from .lora_names import Names, weight_of
 
 
 def save_lora(lora: Lora, net: Network, path: str | Path, overwrite: bool = False) -> Path:
-    """Write `lora` as a safetensors file in diffusers' naming (in our own names for a family that diffusers lacks). Returns the path.
+    """Write `lora` as a safetensors file in diffusers' naming (in our own names for a family that diffusers lacks), what it changes in text
+    encoders under their folders' names. Returns the path.
 
     Weight and alpha / rank are folded into B: a reader that overlooks an alpha still draws what `lora` draws here.
     Raises `OutputError` when the file exists, `UsageError` for weights by row, `WeightsError` when `lora` is another network's.
@@ -41,6 +42,10 @@ def save_lora(lora: Lora, net: Network, path: str | Path, overwrite: bool = Fals
         parts = [folded.get(n) or _nothing(names.linears[n], like) for n in ours]
         down, up = _joined(rule, parts)
         tensors |= {f"{names.component}.{weight_of(rule.theirs)}.lora_{part}.weight": x for part, x in (("A", down), ("B", up))}
+    for folder, deltas in lora.to("cpu").texts.items():
+        for name, delta in deltas.items():
+            stem, up = f"{folder}.{name}", _scaled(delta.up, delta.scale * lora.weight)
+            tensors |= {f"{stem}.lora_A.weight": delta.down.detach(), f"{stem}.lora_B.weight": up}
     write_tensors(path, tensors)
     return path
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -16,8 +17,9 @@ from typing import Literal
 import torch
 from torch.nn.functional import pad
 
-from sfumato.core.errors import ConfigError
+from sfumato.core.errors import ConfigError, WeightsError
 
+from .adapted import Changes
 from .encoded import TextStates
 from .transformers_encoder import TransformersEncoder
 
@@ -46,6 +48,14 @@ class Joined:
             sum(pooled[:2]) if how in ("stacked", "tapped") else pooled[-1] if how == "beside" else pooled[0]
         ) or None
         self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else last.max_tokens
+
+    def adapted(self, changes: Mapping[str, Changes]) -> Joined:
+        """These encoders with low-rank changes, by the part and its model's module. Raises `WeightsError` for what does not fit."""
+        if strangers := [part for part in changes if part not in self.parts]:
+            raise WeightsError(f"a LoRA changes {strangers[0]}, and there are {', '.join(self.parts)}", "load it for this pipeline")
+        other = copy.copy(self)
+        other.parts = {n: part.adapted(changes[n], n) if n in changes else part for n, part in self.parts.items()}
+        return other
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Joined:
         """See `TextEncoder.to`."""

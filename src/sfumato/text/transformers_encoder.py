@@ -7,6 +7,7 @@ output, FLUX.2 several layers of a language model side by side. Nothing is fetch
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
 from sfumato.core.pretrained import load_pretrained, load_tokenizer, require_safetensors
 from sfumato.core.weights import read_json
 
+from .adapted import Changes, adapted
 from .captions import Prepare, as_it_is
 from .encoded import TextStates
 from .tokens import PromptTokenizer, check_prompts, padded, states
@@ -115,6 +117,12 @@ class TransformersEncoder:
         pooled = (out.text_embeds if hasattr(out, "text_embeds") else out.pooler_output) if self.pooled_width else None
         return states(torch.cat([tap.float() for tap in taps], dim=-1), mask, pooled, rows)
 
+    def adapted(self, changes: Changes, name: str) -> TransformersEncoder:
+        """This encoder with low-rank changes by module of its model; see `adapted.py`. Raises `WeightsError` for one that does not fit."""
+        other = copy.copy(self)
+        other.model = adapted(self.model, changes, name)
+        return other
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TransformersEncoder:
         """See `TextEncoder.to`."""
         self.model.to(device=device, dtype=dtype)
@@ -151,6 +159,16 @@ def load_text_encoder(
     if ends:
         words.pad_token = words.eos_token
     return TransformersEncoder(model.to(device), words, layers, max_tokens, padding, prepare)
+
+
+def empty_text_model(folder: Path) -> PreTrainedModel:
+    """The model that `folder`'s config describes, on meta; no weight is read. Raises as `load_text_encoder` does for its config."""
+    import transformers
+
+    model_class = getattr(transformers, _architecture(folder))
+    with torch.device("meta"):
+        model: PreTrainedModel = model_class(model_class.config_class.from_pretrained(str(folder), local_files_only=True))
+    return model
 
 
 def _architecture(folder: Path) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.call import Call
-from ..core.conditions import Conditions, Slot, Tokens, concatenate, nulled
+from ..core.conditions import Conditions, Slot, Tokens, concatenate, nulled, picture_sizes
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError
 from ..core.paths import path
@@ -25,20 +25,22 @@ TEXT_SLOTS = (Slot("text"), Slot("pooled"))
 
 @dataclass(frozen=True)
 class TextTable:
-    """Text states of many captions, without padding: caption i owns rows offsets[i] … offsets[i + 1] of `states` (T, D); pooled (M, P)."""
+    """Text states of many captions, without padding: caption i owns rows offsets[i] … offsets[i + 1] of `states` (T, D); pooled (M, P),
+    None for networks that read words alone.
+    """
 
     states: Tensor
     offsets: Tensor
-    pooled: Tensor
+    pooled: Tensor | None = None
 
     def conditions(self, captions: Tensor) -> Conditions:
-        """Slots "text" and "pooled" of captions (B,), padded to the longest, fp32."""
+        """Slots "text" and, where there is one, "pooled" of captions (B,), padded to the longest, fp32."""
         starts, ends = self.offsets[captions], self.offsets[captions + 1]
         steps = torch.arange(int((ends - starts).max()))
         keep = steps < (ends - starts)[:, None]
         rows = (starts[:, None] + steps).clamp_max(len(self.states) - 1)
         states = self.states[rows].float().masked_fill(~keep[..., None], 0.0)
-        return Conditions({"text": Tokens(states, keep)}, {"pooled": self.pooled[captions].float()})
+        return Conditions({"text": Tokens(states, keep)}, {} if self.pooled is None else {"pooled": self.pooled[captions].float()})
 
 
 class LatentStream:
@@ -72,6 +74,21 @@ class Mixed:
     def batch(self, index: int) -> Mapping[str, Any]:
         parts = [stream.batch(index) for stream in self.streams]
         return {"latents": torch.cat([part["latents"] for part in parts]), "cond": concatenate([part["cond"] for part in parts])}
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The batches of `stream` for a network that is told their pictures' sizes; `factor`: pixels on a side of a latent cell."""
+
+    stream: Stream
+    factor: int
+
+    def batch(self, index: int) -> Mapping[str, Any]:
+        found = self.stream.batch(index)
+        rows, _, height, width = found["latents"].shape
+        sizes = picture_sizes((height * self.factor, width * self.factor), rows)
+        cond = found["cond"]
+        return {**found, "cond": replace(cond, vectors={**cond.vectors, "sizes": sizes})}
 
 
 @dataclass(frozen=True)

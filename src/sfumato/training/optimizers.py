@@ -59,7 +59,8 @@ def build(modules: Iterable[nn.Module], config: OptimizerConfig) -> list[torch.o
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            if config.name == "muon" and parameter.ndim == 2 and "blocks." in name:
+            # A table of shifts, scales and gates (PixArt's) is two-dimensional too, and no matrix.
+            if config.name == "muon" and parameter.ndim == 2 and "blocks." in name and name.endswith("weight"):
                 hidden.append(parameter)
             else:
                 (decayed if parameter.ndim >= 2 else plain).append(parameter)

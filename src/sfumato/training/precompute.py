@@ -49,6 +49,7 @@ def encoded_captions(source: Source, encoder: TextEncoder, cache: Path, batch: i
     path = cache / f"captions-{_digest(encoder.name, distinct)}.safetensors"
     if not path.is_file():
         table = encode_captions(distinct, encoder, batch)
+        assert table.pooled is not None
         write_tensors(path, {"states": table.states, "offsets": table.offsets, "pooled": table.pooled})
     saved = read_tensors(path)
     number = {text: i for i, text in enumerate(distinct)}

@@ -1,6 +1,6 @@
-"""How the shipped model is made: a network on the latents of a codec (`codec_recipe.py`). A run resumes from its folder.
+"""How the shipped models are made: a network (`networks.py`) on the latents of a codec (`codec_recipe.py`). A run resumes from its folder.
 
-`make models` runs both with their defaults; every number that matters is in a config that is written beside the weights.
+`make models` runs all of them; every number that matters is in a config that is written beside the weights.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..backbones.mmdit import MMDiT, MMDiTConfig
+from ..backbones import backbones
 from ..codecs.kl import KLCodec
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, DataError
@@ -21,10 +22,12 @@ from ..objectives.denoising import Denoising
 from ..objectives.times import law
 from ..pipelines.settings import Defaults
 from ..pipelines.text_to_image import TextToImage
+from ..text import text_encoders
 from ..text.encoded import TextEncoder
 from .batches import Staged, Stream
-from .diffusion import TEXT_SLOTS, DiffusionTask, LatentStream, Mixed
+from .diffusion import DiffusionTask, LatentStream, Mixed, Sized
 from .loop import TrainConfig, train
+from .networks import shape_of, text_slots, told
 from .optimizers import OptimizerConfig
 from .precompute import Precomputed, encoded_pictures, precompute
 from .samples import PROMPTS, SCENE_PROMPTS, SampleGrid
@@ -81,12 +84,15 @@ class Start:
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """`forms`: how often each caption form of the source is drawn (bare label, label + style, a drawing of, label + tags, a sentence).
+    """`family`: of the network, by its registered name; `shape`: that family's config, or its fields as JSON has them, or None for the
+    shape that ships. `forms`: how often each caption form of the source is drawn (bare label, label + style, a drawing of, label + tags, a
+    sentence).
 
-    The defaults are the shipped model's; docs/models.md says what changed on the way.
+    The defaults are emoji-mmdit's; docs/models.md says what changed on the way.
     """
 
-    shape: MMDiTConfig = field(default_factory=lambda: MMDiTConfig(depth=8, width=256, heads=4, positions="span"))
+    family: str = "MMDiT"
+    shape: Any = None
     time_law: str = "logit-normal"
     forms: tuple[float, ...] = (0.1, 0.6, 0.15, 0.1, 0.05)
     scenes: Scenes = field(default_factory=Scenes)
@@ -105,6 +111,7 @@ class ModelRecipe:
     )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", shape_of(self.family, self.shape))
         for batch in (self.batch, *([self.small.batch] if self.small.steps else [])):
             self.parts(batch)
 
@@ -115,17 +122,26 @@ class ModelRecipe:
 
 
 def new_model(recipe: ModelRecipe, codec: KLCodec, encoder: TextEncoder) -> TextToImage:
-    """An untrained MM-DiT, its weights drawn from the recipe's seed, between `encoder` and `codec`."""
+    """An untrained network of the recipe's shape, its weights drawn from the recipe's seed, between `encoder` and `codec`.
+
+    Raises `ConfigError` for a shape that does not fit them or that text alone does not serve.
+    """
     torch.manual_seed(recipe.train.seed)
-    return TextToImage(encoder, Denoiser(MMDiT(recipe.shape), Meaning()), codec, TEXT_SLOTS, recipe.defaults)
+    net = backbones.build(recipe.shape)
+    return TextToImage(encoder, Denoiser(net, Meaning()), codec, text_slots(net), recipe.defaults)
 
 
 def continued(recipe: ModelRecipe, pipe: TextToImage, model: str) -> ModelRecipe:
-    """`recipe` begun with `pipe`, which was loaded as `model`: its shape and its sampling. Raises `ConfigError` for another family's."""
-    shape = pipe.denoiser.net.config
-    if not isinstance(shape, MMDiTConfig):
-        raise ConfigError(f"{model} is a {type(pipe.denoiser.net).__name__}", "this recipe goes on from an MMDiT")
-    return replace(recipe, shape=shape, defaults=pipe.defaults, start=Start(model, pipe.identity["sha256"]))
+    """`recipe` begun with `pipe`, which was loaded as `model`: its family, its shape and its sampling.
+
+    Raises `ConfigError` for a model that this training could not go on with, or could not save.
+    """
+    net = pipe.denoiser.net
+    text_slots(net)
+    if pipe.encoder.name not in text_encoders:
+        raise ConfigError(f"{model} reads its text through {pipe.encoder.name}", f"models that can be saved: {', '.join(text_encoders)}")
+    family, start = backbones.name_of(type(net)), Start(model, pipe.identity["sha256"])
+    return replace(recipe, family=family, shape=net.config, defaults=pipe.defaults, start=start)
 
 
 def mixed(ready: Sequence[Precomputed], recipe: ModelRecipe, batch: int) -> Mixed:
@@ -141,13 +157,15 @@ def mixed(ready: Sequence[Precomputed], recipe: ModelRecipe, batch: int) -> Mixe
 
 def feed(sources: Sequence[Source], pipe: TextToImage, recipe: ModelRecipe, cache: Path) -> Stream:
     """What a run reads: the small stage, if there is one, then the large, both from the same captions. Encodes what `cache` lacks."""
-    ready, small = [precompute(one, pipe.codec, pipe.encoder, cache) for one in sources], recipe.small
-    large = mixed(ready, recipe, recipe.batch)
-    if not small.steps:
-        return large
-    latents = [encoded_pictures(one.at(small.size), pipe.codec, cache) for one in sources]
-    smaller = [replace(whole, latents=half) for whole, half in zip(ready, latents, strict=True)]
-    return Staged(mixed(smaller, recipe, small.batch), small.steps, large)
+    net, small = pipe.denoiser.net, recipe.small
+    found = [precompute(one, pipe.codec, pipe.encoder, cache) for one in sources]
+    ready = [replace(one, table=told(one.table, net)) for one in found]
+    batches: Stream = mixed(ready, recipe, recipe.batch)
+    if small.steps:
+        latents = [encoded_pictures(one.at(small.size), pipe.codec, cache) for one in sources]
+        smaller = [replace(whole, latents=half) for whole, half in zip(ready, latents, strict=True)]
+        batches = Staged(mixed(smaller, recipe, small.batch), small.steps, batches)
+    return Sized(batches, pipe.codec.factor) if "sizes" in net.slots else batches
 
 
 def train_model(

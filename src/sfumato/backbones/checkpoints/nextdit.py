@@ -59,6 +59,8 @@ def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(ours: Mapping[str, Any]) -> dict[str, Any]:
+    if not ours["sandwich"]:
+        raise ConfigError("diffusers' Next-DiT has sandwiched branches", "save in sfumato's own format")
     # Neither changes what the transformer computes: the side tells pipelines which size to draw.
     return {
         "num_kv_heads": ours["kv_heads"],

@@ -6,48 +6,31 @@ true scenes, where only the witness can err, and the pictures judged by the fact
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from ...data.scenes import TASKS, Cast, TaskName
+from ...data.scenes import TASKS, Cast
 from ..judge import Judge
-from ..metrics import Answer, Score, judge_facts
-from ..report import own_rate, percent
+from ..metrics import Answer, judge_facts
+from ..report import own_rate
 from ..witness import Testimony, Witness, hear
+from .bounded import BoundedReport, by_task, scored
 from .items import Item, Pairs, skills_items
-from .outcome import Outcome, Row, SuiteReport, common
+from .outcome import Outcome, Row, common
 from .sitting import Sitting
 
 
-@dataclass(frozen=True)
-class TaskScore:
-    """How often a picture shows all that its prompt asks for: of the model's, of the `true` scenes, and of the model's pictures judged by
-    another prompt of the task (`floor`)."""
-
-    generated: Score
-    true: Score
-    floor: Score
-
-
 @dataclass(frozen=True, kw_only=True)
-class SkillsReport(SuiteReport):
-    """`tasks` and, over all pictures, `overall`; `task` and `answers` are in the order of the pictures."""
+class SkillsReport(BoundedReport):
+    """`answers` in the order of the pictures."""
 
     pairs: str
-    overall: TaskScore
-    tasks: Mapping[str, TaskScore]
-    task: tuple[str, ...]
     answers: tuple[Answer, ...]
 
-    own_columns: ClassVar[Row] = ("generated", "shuffled prompts")
     shared_columns: ClassVar[Row] = ("true scenes",)
-
-    def rows(self) -> list[Row]:
-        scored = {"all tasks": self.overall, **self.tasks}
-        return [(f"{name} ({s.generated.count})", percent(s.generated), percent(s.floor), percent(s.true)) for name, s in scored.items()]
 
     def kind_title(self) -> str:
         drawings = {"train": "of drawings seen in training", "test": "with a thing never seen in its style"}[self.pairs]
@@ -61,14 +44,6 @@ class SkillsReport(SuiteReport):
             "the scene composer, an upper bound; shuffled: judged by another prompt of the task, chance. "
             f"The judge's own on scenes it never saw: {told}"
         )
-
-    def quality(self) -> tuple[str, Score]:
-        return "prompts drawn right", self.overall.generated
-
-    def radar(self) -> tuple[tuple[str, ...], Mapping[str, Sequence[Score]], Mapping[str, Sequence[Score]]]:
-        scores = list(self.tasks.values())
-        own = {"": [s.generated for s in scores], "shuffled prompts": [s.floor for s in scores]}
-        return tuple(self.tasks), own, {"true scenes": [s.true for s in scores]}
 
 
 @dataclass(frozen=True)
@@ -104,24 +79,23 @@ class Skills:
         seen = hear(self.witness, drawn.images, _reading(items))
         answers = seen.answers([item.facts for item in items])
         true = [self.true[i] for i in drawn.places]
-        rates: dict[str, Sequence[Answer | None]] = {"right": answers, "true": true, "floor": shuffled(items, seen)}
+        floor = shuffled(items, seen)
+        verdicts = {"right": told(answers), "true": told(true), "floor": told(floor)}
         names = [item.posed.task for item in items]
+        overall, tasks = scored(verdicts, names, TASKS)
         report = SkillsReport(
             **common(sitting, drawn, prompts, self.judge.card),
             pairs=self.pairs,
-            overall=_score(rates, names, None),
-            tasks={task: _score(rates, names, task) for task in TASKS},
+            overall=overall,
+            tasks=tasks,
             task=tuple(names),
             answers=tuple(answers),
         )
         report.save(sitting.out)
         right = {place: float(answer.right) for place, answer in zip(drawn.places, answers, strict=True)}
-        by_task: dict[str, dict[int, float]] = {
-            task: {p: right[p] for p, name in zip(drawn.places, names, strict=True) if name == task} for task in TASKS
-        }
         faults = tuple("" if answer.right else answer.reason for answer in answers)
         pictures = torch.stack([item.picture for item in items])
-        values = {"all tasks": right} | by_task
+        values = by_task(right, names, TASKS, report.whole)
         return Outcome(report, drawn.places, drawn.images, faults, values, reference=pictures, reference_name="true scene")
 
 
@@ -139,9 +113,5 @@ def shuffled(items: Sequence[Item], seen: Testimony) -> list[Answer | None]:
     return found
 
 
-def _score(rates: Mapping[str, Sequence[Answer | None]], names: Sequence[TaskName], task: TaskName | None) -> TaskScore:
-    def rate(answers: Sequence[Answer | None]) -> Score:
-        kept = [a.right for a, name in zip(answers, names, strict=True) if a is not None and task in (None, name)]
-        return Score.rate(torch.tensor(kept, dtype=torch.bool))
-
-    return TaskScore(rate(rates["right"]), rate(rates["true"]), rate(rates["floor"]))
+def told(answers: Sequence[Answer | None]) -> list[bool | None]:
+    return [None if answer is None else answer.right for answer in answers]

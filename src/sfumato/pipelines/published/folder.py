@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ...backbones import backbones
 from ...backbones.checkpoints import FORMER_CLASS, class_of, formats, of_family
@@ -24,7 +25,7 @@ from ...core.files import write_json
 from ...core.weights import read_json
 from ...text.captions import as_it_is, cleaner, lowered
 from ...text.joined import Joined
-from ...text.transformers_encoder import TransformersEncoder, load_text_encoder
+from ...text.transformers_encoder import TransformersEncoder, empty_text_model, load_text_encoder
 from ..bins import SIDES
 from ..components import read_autoencoder, refuse_pickles, save_codec
 from ..identity import Identity
@@ -163,6 +164,14 @@ def _encoder(
     width = next(config[name] for name in ("joint_attention_dim", "caption_channels", "cross_attention_dim") if name in config)
     width = width[0] if made_of.joined == "tapped" else width
     return Joined(name, parts, made_of.joined, int(width), sum(asked or text.tokens for text in absent))
+
+
+def empty_texts(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The models of a published pipeline's text encoders, by folder, on meta."""
+    texts = kind(str(index.get("_class_name", "?"))).texts
+    return {
+        text.folder: empty_text_model(folder / text.folder) for text in texts if (index.get(text.folder) or [None, None])[1] is not None
+    }
 
 
 def save_published(pipe: TextToImage, folder: Path, dtype: torch.dtype | None = None) -> None:

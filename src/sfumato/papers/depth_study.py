@@ -1,0 +1,71 @@
+"""What happens over a network's depth, and what a trained network makes of larger pictures: two studies that share their networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..backbones.nextdit import NextDiT
+from ..core.config import to_dict
+from ..core.errors import NonFiniteError
+from ..core.rng import normal
+from ..core.state import Stream
+from ..sampling.policies.extrapolation import Extrapolation
+from ..training.diffusion import DiffusionTask
+from .claims import Budget
+from .study import Cell, Metric, Results, Study
+from .trial import Arm, Trial, trained
+from .trial_measures import LEVELS, judged, judgements, losses
+from .world import World
+
+GROWTH = (Metric("loss", "validation loss"), Metric("growth", "largest activation, last block over first"))
+
+
+def learn_depths(name: str, arms: Mapping[str, Arm], trial: Trial, world: World, budget: Budget) -> Results:
+    """Loss and growth of activations of every arm; None for both where training did not stay finite."""
+
+    def cell(arm: str, seed: int, folder: Path) -> Cell:
+        spent = trial.steps_of(arms[arm]) * trial.batch
+        try:
+            task = trained(arms[arm], trial, world, budget, seed)
+        except NonFiniteError:
+            return Cell({"loss": None, "growth": None}, spent)
+        return Cell({"loss": losses(task, world)["loss"], "growth": growth(task, world)}, spent)
+
+    setting = {**to_dict(trial), "world": world.mark, "device": budget.device}
+    return Study(name, {n: a.described() for n, a in arms.items()}, trial.seeds, "images", GROWTH, setting).run(cell, budget.work)
+
+
+@torch.no_grad()
+def growth(task: DiffusionTask, world: World, pictures: int = 64) -> float:
+    """The largest activation behind the last block over that behind the first; geometric mean over held-out drawings and noise levels."""
+    net, data = task.net, world.validation
+    x0 = data.latents[:pictures].float()
+    eps = torch.stack([normal(x0.shape[1:], (row, "growth", 0)) for row in range(len(x0))])
+    cond = world.table(data, net).conditions(data.captions[:pictures, 1])
+    logs = []
+    for t in LEVELS:
+        sample = task.objective.at(x0, eps, torch.full((len(x0),), t))
+        state = net.start({"image": Stream(sample.x_t, t=sample.t)}, cond)
+        first = net.run(state, 0, 1)
+        last = net.run(first, 1, len(net.blocks))
+        logs.append((last["image"].abs().amax((1, 2)) / first["image"].abs().amax((1, 2))).log())
+    return float(torch.cat(logs).mean().exp())
+
+
+def draw_larger(name: str, arm: Arm, rules: Sequence[str], trial: Trial, world: World, budget: Budget) -> Results:
+    """What the judge says of pictures of twice the trained side; an arm a rule for rotary rates, "none" among them."""
+    setting = {**to_dict(trial), "world": world.mark, "device": budget.device}
+    study = Study(name, {rule: arm.described() for rule in rules}, trial.seeds, "images", judgements(trial), setting)
+    return study.run(partial(_larger, arm=arm, trial=trial, world=world, budget=budget), budget.work)
+
+
+def _larger(rule: str, seed: int, folder: Path, arm: Arm, trial: Trial, world: World, budget: Budget) -> Cell:
+    task, (side, _) = trained(arm, trial, world, budget, seed), world.pipe.defaults.size
+    assert isinstance(task.net, NextDiT)
+    tokens = side // world.pipe.codec.factor // task.net.config.patch
+    policies = () if rule == "none" else (Extrapolation(task.net.rotary, tokens, rule),)
+    return Cell(judged(task, trial, world, folder, size=(2 * side, 2 * side), policies=policies), trial.pictures)

@@ -1,0 +1,155 @@
+"""Studies of small networks run, at microscopic size, from drawings to record; and their rules on made-up results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from sfumato.backbones.nextdit import NextDiTConfig
+from sfumato.backbones.pixart import PixArtConfig
+from sfumato.papers import lumina_next, pixart_sigma, study, uvit_scaling
+from sfumato.papers.claims import reproduce
+from sfumato.papers.compression_study import compressed, speed
+from sfumato.papers.study import Cell, Metric, Results
+from sfumato.papers.trial import Arm, Trial
+from sfumato.papers.tuning import Tuning
+from sfumato.papers.world import World
+
+MICRO = Trial(images=8, batch=4, seeds=(0,), pictures=4, steps=(2,))
+
+
+@pytest.fixture
+def small(little_world: World, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Papers at microscopic size."""
+    for module in (pixart_sigma, uvit_scaling, lumina_next):
+        monkeypatch.setattr(module, "SIZE", 32)
+        monkeypatch.setattr(module, "open_world", lambda budget, size: little_world)
+    for module in (uvit_scaling, lumina_next):
+        monkeypatch.setattr(module, "TRIAL", MICRO)
+    return monkeypatch
+
+
+def run(module: ModuleType, folder: Path) -> dict[str, Any]:
+    slug = module.CLAIM.slug
+    report = reproduce(slug, "cpu", folder / "claims", work=folder / "work")
+    assert report.verdict != "not yet"
+    record: dict[str, Any] = json.loads((folder / "claims" / f"{slug}.json").read_text())["budgets"]["cpu"]
+    assert record["pictures"] and all((folder / "claims" / picture).is_file() for picture in record["pictures"])
+    return record
+
+
+def test_compression_is_measured_from_one_trained_network_a_seed(small: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    base = Arm(PixArtConfig(depth=8, width=16, heads=2, patch=1, variance=False))
+    small.setattr(
+        pixart_sigma,
+        "PLAN",
+        replace(pixart_sigma.PLAN, base=base, trial=replace(MICRO, seeds=(0, 1)), tuning=Tuning(8, marks=(4,), batch=4)),
+    )
+    small.setattr(pixart_sigma, "speed", lambda arm, blocks: {64: (0.6, (0.5, 0.7))})
+    found = {f["name"]: f for f in run(pixart_sigma, tmp_path)["findings"]}
+    assert found["time at 64x64 tokens, half compressed over dense"]["passed"]
+    assert found["validation loss after 0 pictures: dense"]["found"] != found["validation loss after 0 pictures: deep"]["found"]
+    assert len(list((tmp_path / "work" / "networks").iterdir())) == 2
+
+
+def test_families_are_compared_at_equal_flops(small: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small.setattr(uvit_scaling, "WIDTHS", (32, 64))
+    small.setattr(study, "EVEN", 0.7)  # two steps cannot be divided finely
+    small.setattr(uvit_scaling, "divisible", lambda trial: trial)
+    record = run(uvit_scaling, tmp_path)
+    assert [f["name"] for f in record["findings"]][:2] == [f"validation loss at width {w}, U-ViT minus PixArt" for w in (32, 64)]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.02, 0.0001])
+def test_a_u_vit_sees_as_many_pictures_as_its_flops_allow(little_world: World, scale: float) -> None:
+    trial = uvit_scaling.divisible(uvit_scaling.TRIAL.scaled(scale))
+    assert scale < 1 or trial == uvit_scaling.TRIAL
+    for width in uvit_scaling.WIDTHS:
+        arms = uvit_scaling.arms(width, trial, little_world).values()
+        spent = [trial.steps_of(a) * trial.batch * uvit_scaling._cost(a, little_world) for a in arms]
+        assert abs(spent[0] / spent[1] - 1) < study.EVEN
+
+
+def test_norms_and_larger_pictures_are_measured(small: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shape = NextDiTConfig(depth=2, width=32, heads=2, kv_heads=1, hidden=32, patch=1, variance=False)
+    arms = {name: replace(arm, shape=replace(shape, sandwich=arm.shape.sandwich)) for name, arm in lumina_next.ARMS.items()}
+    small.setattr(lumina_next, "ARMS", arms)
+    record = run(lumina_next, tmp_path)
+    assert {f"cpu-{rule}-2-steps.png" for rule in lumina_next.LARGER} == {Path(p).name for p in record["pictures"]}
+
+
+def results(metrics: tuple[str, ...], **cells: tuple[float | None, ...]) -> Results:
+    """Three seeds that agree: the same value a metric for each."""
+    found = {arm.replace("_", " "): [Cell(dict(zip(metrics, values, strict=True)), 1)] * 3 for arm, values in cells.items()}
+    return Results(tuple(Metric(m, m) for m in metrics), found, {})
+
+
+@pytest.mark.parametrize(
+    ("quick", "deep", "random", "verdict"),
+    [(0.6, 1.0, 2.0, "reproduced"), (0.9, 1.0, 2.0, "not reproduced"), (0.6, 1.1, 0.5, "partly"), (0.6, 1.6, 0.5, "not reproduced")],
+)
+def test_the_rule_of_compression(quick: float, deep: float, random: float, verdict: str) -> None:
+    found = results(
+        ("loss@320", "loss@960", "style@8"),
+        dense=(1.0, 1.0, 0.5),
+        deep=(1.2, deep, 0.5),
+        shallow=(1.5, 1.5, 0.5),
+        deep_from_random=(random, 1.3, 0.5),
+    )
+    assert pixart_sigma.verdict(pixart_sigma.PLAN, found, {64: (quick, (quick, quick))})[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("small_one", "large_one", "verdict"), [(0.9, 0.7, "reproduced"), (1.1, 0.7, "partly"), (0.9, 0.85, "not reproduced")]
+)
+def test_the_rule_of_scaling(small_one: float, large_one: float, verdict: str) -> None:
+    cells = {"PixArt 64": 1.0, "PixArt 128": 0.8, "U-ViT 64": small_one, "U-ViT 128": large_one}
+    metrics = tuple(Metric(m, m) for m in ("loss", "style@8", "alignment@8"))
+    found = Results(metrics, {arm: [Cell({"loss": x, "style@8": 0.5, "alignment@8": 0.5}, 1)] * 3 for arm, x in cells.items()}, {})
+    assert uvit_scaling.verdict(found)[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("open_growth", "open_loss", "best", "verdict"),
+    [
+        (8.0, 2.0, "time", "reproduced"),
+        (8.0, None, "time", "reproduced"),
+        (3.0, 2.0, "time", "partly"),
+        (3.0, 2.0, "ntk", "not reproduced"),
+    ],
+)
+def test_the_rule_of_norms(open_growth: float, open_loss: float | None, best: str, verdict: str) -> None:
+    names, metrics = (lumina_next.USUAL, lumina_next.OPEN, lumina_next.BOUNDED_HIGH, lumina_next.OPEN_HIGH), ("loss", "growth")
+    values = ((1.0, 2.0), (1.0, open_growth), (1.0, 2.0), (open_loss, open_growth if open_loss else None))
+    cells = {name: [Cell(dict(zip(metrics, v, strict=True)), 1)] * 3 for name, v in zip(names, values, strict=True)}
+    if open_loss is None:
+        cells[lumina_next.OPEN_HIGH] = [Cell({"loss": None, "growth": None}, 1)] * 3
+    norms = Results(tuple(Metric(m, m) for m in metrics), cells, {})
+    scores = {rule: [Cell({"kernel@8": 0.0 if rule == best else 1.0}, 1)] * 3 for rule in lumina_next.LARGER}
+    assert lumina_next.verdict(norms, Results((Metric("kernel@8", ""),), scores, {}), 8)[0] == verdict
+
+
+@torch.no_grad()
+def test_compression_keeps_every_other_weight() -> None:
+    from sfumato.backbones.pixart import tiny
+
+    dense = tiny(compress=())
+    for average in (True, False):
+        half = compressed(dense, (1, 2), average)
+        own = {n for n in half.state_dict() if "reduce" in n}
+        assert half.config.compress == (1, 2) and own
+        assert all(torch.equal(half.state_dict()[n], t) for n, t in dense.state_dict().items())
+        weight = half.blocks[1].attention.core.projections["image"].reduce.conv.weight
+        assert bool((weight == 0.25).all()) is average
+
+
+def test_speed_is_a_ratio_with_an_interval() -> None:
+    arm = Arm(PixArtConfig(depth=2, width=16, heads=2, patch=1, variance=False))
+    ((value, (low, high)),) = speed(arm, (1,), (4,), rounds=2).values()
+    assert value > 0 and low <= high
