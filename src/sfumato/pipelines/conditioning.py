@@ -60,9 +60,8 @@ class Conditioning:
 
     def _numbers(self, lane: str, size: tuple[int, int], told: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
         """What the network reads of a training picture, by slot: one that was neither enlarged nor cropped, where `told` says no other."""
-        height, width = size
         whole = {"original_size": size, "crop": (0, 0), "target_size": size, "aesthetic": (AESTHETIC[lane],)}
-        own: dict[str, Sequence[float]] = {"sizes": (height, width, height / width), **whole}
+        own: dict[str, Sequence[float]] = {"sizes": picture_sizes(size, 1)[0].tolist(), **whole}
         read = {name: numbers for name, numbers in own.items() if name in self.reads}
         for name, numbers in told.items():
             if name not in read or len(numbers) != len(read[name]):
