@@ -58,7 +58,12 @@ class Identity(Session):
 def batch(net: Network, rows: slice = slice(None)) -> tuple[dict[str, Stream], Conditions]:
     """Four rows of picture and text, with padding, in the slots that the network reads. A family that needs more slots adds them here."""
     streams, cond = image(4), conditions([5, 3, 4, 1])
-    scalars = {"class": torch.tensor([2, 0, 3, 5])}
+    scalars = {"class": torch.tensor([2, 0, 3, 5]), "kind": torch.tensor([1, 0, 0, 1])}
+    generator, shape = torch.Generator().manual_seed(1), vars(net.config)
+    others = {"clip": (4, 1, shape.get("clip_width")), "text": (4, shape.get("words"), shape.get("text_width"))}
+    for name in net.inputs[1:]:
+        level = streams["image"].t if name == "clip" else torch.linspace(0.8, 0.0, 4)
+        streams |= {name: Stream(torch.randn(*others[name], generator=generator), t=level)}
     cond = Conditions(*({n: v for n, v in slot.items() if n in net.slots} for slot in (cond.tokens, cond.vectors, scalars)))
     return {n: Stream(s.x[rows], t=s.t[rows]) for n, s in streams.items()}, cond.rows(rows)
 

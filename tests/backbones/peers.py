@@ -44,6 +44,10 @@ SANA = {
     "cross_attention_dim": 24, "caption_channels": 10, "in_channels": 4, "out_channels": 4, "sample_size": 8,
 }  # fmt: skip
 SPRINT = {**SANA, "qk_norm": "rms_norm_across_heads", "guidance_embeds": True, "timestep_scale": 0.001}
+UNI = {
+    "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "sample_size": 8,
+    "patch_size": 2, "num_text_tokens": 5, "text_dim": 10, "clip_img_dim": 6, "activation_fn": "gelu",
+}  # fmt: skip
 CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("PixArtTransformer2DModel", PIXART, (8, 8)),
     ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 0.5, "out_channels": 4}, (6, 10)),
@@ -72,6 +76,10 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("Lumina2Transformer2DModel", {**LUMINA2, "num_refiner_layers": 2, "ffn_dim_multiplier": 0.7, "norm_eps": 1e-3}, (6, 10)),
     ("Lumina2Transformer2DModel", {**LUMINA2, "num_kv_heads": 4, "patch_size": 1, "axes_dim_rope": (8, 2, 2)}, (5, 3)),
     ("Lumina2Transformer2DModel", {**LUMINA2, "num_kv_heads": 1, "in_channels": 3, "patch_size": 3, "multiple_of": 256}, (9, 15)),
+    # Learned positions, of one size.
+    ("UniDiffuserModel", UNI, (8, 8)),
+    ("UniDiffuserModel", {**UNI, "use_data_type_embedding": True, "num_layers": 5, "attention_bias": True}, (8, 8)),
+    ("UniDiffuserModel", {**UNI, "patch_size": 1, "sample_size": 3, "in_channels": 3, "out_channels": 3, "clip_img_dim": 1}, (3, 3)),
 ]
 
 
@@ -138,6 +146,14 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
         vectors, turns = {}, get_2d_rotary_pos_embed_lumina(config.width // config.heads, 16, 16)
         keep = cond["text"].keep
         answer = theirs(x, torch.tensor([0.37]), states, keep, turns, cross_attention_kwargs={}, return_dict=False)[0]
+    elif type(theirs).__name__ == "UniDiffuserModel":
+        clip, kind = torch.randn(1, 1, config.clip_width, generator=generator), torch.tensor([1])
+        cond, vectors, scalars = {}, {}, {"kind": kind} if config.kinds else {}
+        streams |= {"clip": Stream(clip), "text": Stream(states, t=torch.tensor([0.82]))}
+        # diffusers' class takes whole steps or fractions of them.
+        parts = theirs(x, clip, states, torch.tensor([370.0]), torch.tensor([820.0]), kind)
+        pred = net(streams, Conditions({}, {}, scalars)).pred
+        return torch.cat([p.flatten() for p in pred.values()]), torch.cat([p.flatten() for p in parts])
     elif type(theirs).__name__ == "Lumina2Transformer2DModel":
         vectors = {}
         answer = theirs(x, torch.tensor([0.37]), states, cond["text"].keep, return_dict=False)[0]

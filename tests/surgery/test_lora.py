@@ -30,13 +30,13 @@ def built(family: str) -> Network:
 def answer(net: Network, *loras: Lora, rows: slice = slice(None)) -> Tensor:
     streams, cond = batch(net, rows)
     pred = net(streams, cond, Call(adapters=adapters(net, loras), t=streams["image"].t)).pred
-    return torch.cat([pred[name] for name in sorted(pred)], dim=1)
+    return torch.cat([pred[name].flatten(1) for name in sorted(pred)], dim=1)
 
 
 def plain(net: Network) -> Tensor:
     streams, cond = batch(net)
     pred = net(streams, cond).pred
-    return torch.cat([pred[name] for name in sorted(pred)], dim=1)
+    return torch.cat([pred[name].flatten(1) for name in sorted(pred)], dim=1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

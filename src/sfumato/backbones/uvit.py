@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ class UViT(Network):
         self.smooth = nn.Conv2d(config.channels, config.channels, 3, padding=1) if config.smooth else nn.Identity()
         blocks: list[nn.Module] = [Block(AttentionBranch(config), MLPBranch(config)) for _ in range(config.depth + 1)]
         self.set_program(skipped(blocks, width) if config.skips else blocks)
-        _initialise(self)
+        initialise(self, self.positions)
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
@@ -107,11 +107,7 @@ class UViT(Network):
 
     def _cells(self, cells: Tensor, grid: tuple[int, int]) -> Tensor:
         """The picture's positions; those of another size are interpolated, as when a trained model moves to it."""
-        side = self.config.grid
-        if grid == (side, side):
-            return cells
-        plane = cells.transpose(1, 2).unflatten(2, (side, side))
-        return interpolate(plane.float(), size=grid, mode="bicubic").flatten(2).transpose(1, 2).to(cells.dtype)
+        return resized(cells, self.config.grid, grid, "bicubic")
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         grid = state.streams["image"].grid
@@ -120,16 +116,28 @@ class UViT(Network):
         return {"image": answer}
 
 
+class Shape(Protocol):
+    """What blocks read of a config; UniDiffuser's has it too, and a `bias` of q, k and v."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def mlp_ratio(self) -> int: ...
+
+
 class AttentionBranch(Branch):
-    """x += Attention(LN(x)) over the whole sequence; q, k and v have no bias."""
+    """x += Attention(LN(x)) over the whole sequence."""
 
     name = "attention"
-    streams = STREAMS
+    streams: tuple[str, ...] = STREAMS
 
-    def __init__(self, config: UViTConfig) -> None:
+    def __init__(self, config: Shape) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width)
-        self.core = JointAttention(AttentionShape(config.width, config.heads, qk_norm=False, bias=False), (ANY,))
+        bias = bool(getattr(config, "bias", False))
+        self.core = JointAttention(AttentionShape(config.width, config.heads, qk_norm=False, bias=bias), (ANY,))
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return {n: self.norm(s.x) for n, s in state.streams.items()}, {}
@@ -146,16 +154,16 @@ class AttentionBranch(Branch):
             total = sum(tokens.values())
             return 4 * total * width * width + 2 * total * total * width
 
-        return SiteInfo(site, STREAMS, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
+        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
 class MLPBranch(Branch):
     """x += MLP(LN(x)), exact GELU."""
 
     name = "mlp"
-    streams = STREAMS
+    streams: tuple[str, ...] = STREAMS
 
-    def __init__(self, config: UViTConfig) -> None:
+    def __init__(self, config: Shape) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width)
         self.core = MLP(config.width, config.mlp_ratio * config.width, "none")
@@ -172,17 +180,25 @@ class MLPBranch(Branch):
         def cost(tokens: Mapping[str, int]) -> int:
             return sum(tokens.values()) * self.core.cost
 
-        return SiteInfo(site, STREAMS, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
+        return SiteInfo(site, self.streams, info.parameters, (self.core.units(f"{prefix}.core"),), cost)
 
 
-def _initialise(net: UViT) -> None:
+def resized(cells: Tensor, side: int, grid: tuple[int, int], mode: str) -> Tensor:
+    """Learned positions (1, side * side, D) for another `grid`, interpolated."""
+    if grid == (side, side):
+        return cells
+    plane = cells.transpose(1, 2).unflatten(2, (side, side))
+    return interpolate(plane.float(), size=grid, mode=mode).flatten(2).transpose(1, 2).to(cells.dtype)
+
+
+def initialise(net: Network, positions: nn.Parameter) -> None:
     """The reference's: truncated normal 0.02 for every Linear and the positions, zero biases; nothing starts closed."""
     for module in net.modules():
         if isinstance(module, Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    nn.init.trunc_normal_(net.positions, std=0.02)
+    nn.init.trunc_normal_(positions, std=0.02)
 
 
 def tiny(seed: int = 0, **shape: Any) -> UViT:

@@ -77,7 +77,7 @@ class Format:
     values we compute with; any other value is refused). `derives`: their names behind our fields that depend on several.
 
     `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   `unread`: names of theirs that their own forward
-    never reads, vectors as long as the field of our config that is named; left behind, and written as zeros.   `meaning`: what the
+    never reads, of the shape that fields of our config give; left behind, and written as zeros.   `meaning`: what the
     published network's numbers are.
     `originals`: the Linears under the names of the model's first release, which kohya and ai-toolkit keep in their files.
     """
@@ -92,7 +92,7 @@ class Format:
     derives: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
     originals: Callable[[Any], tuple[Rule, ...]] = field(default=lambda config: ())
-    unread: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     meaning: Meaning = field(kw_only=True)
 
     def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Format:
     def to_theirs(self, config: Any, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their names and tensors. Raises `WeightsError` for tensors of ours that their format has no place for."""
         like = next(iter(ours.values()))
-        written = {name: like.new_zeros(getattr(config, length)) for name, length in self.unread.items()}
+        written = {name: like.new_zeros([getattr(config, side) for side in shape]) for name, shape in self.unread.items()}
         used: set[str] = set()
         for each in self.rules(config):
             for suffix in ("", ".weight", ".bias"):
@@ -212,6 +212,7 @@ formats.lazy("LuminaNextDiT2DModel", "sfumato.backbones.checkpoints.nextdit:FORM
 formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:FORMAT")
 formats.lazy("SanaTransformer2DModel", "sfumato.backbones.checkpoints.sana:FORMAT")
 formats.lazy("SD3Transformer2DModel", "sfumato.backbones.checkpoints.mmdit:FORMAT")
+formats.lazy("UniDiffuserModel", "sfumato.backbones.checkpoints.unidiffuser:FORMAT")
 
 
 def format_of(family: str) -> Format | None:
