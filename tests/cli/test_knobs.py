@@ -32,6 +32,7 @@ from sfumato.core.errors import ConfigError, SfumatoError
 from sfumato.evaluate.critic_recipe import CriticRecipe
 from sfumato.pipelines import Defaults, TextToImage, load
 from sfumato.pipelines.settings import Draw
+from sfumato.sampling.guidance import Guide
 from sfumato.sampling.schedules import Layout
 from sfumato.surgery import fresh
 from sfumato.training.codec_recipe import CodecRecipe
@@ -177,7 +178,15 @@ SANA: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 4, "cross_heads": 4, "hidden": 16, "channels": 8, "patch": 1, "text_width": 16, "bias": True,
     "qk_norm": True, "affine": True, "eps": 0.1, "span": 4.0, "time_scale": 1.0, "guided": False, "guidance_scale": 1.0,
 }  # fmt: skip
-DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0, "layout": Layout("released")}
+DEFAULTS: dict[str, Any] = {
+    "size": (48, 32),
+    "steps": 3,
+    "guidance": 2.0,
+    "solver": "heun",
+    "shift": 3.0,
+    "layout": Layout("released"),
+    "guide": Guide(channels=2),
+}
 
 
 @pytest.mark.parametrize(
@@ -230,7 +239,7 @@ def _known_elsewhere(kind: type, name: str) -> bool:
 
 # Fields that other files test: name the test there.
 OTHER_TESTS: dict[str, dict[str, str]] = {
-    "Defaults": {"cfg": "tests/pipelines/test_flux.py"},
+    "Defaults": {"cfg": "tests/pipelines/test_flux.py", "other_sizes": "tests/pipelines/test_lumina.py"},
     "Draw": {
         "weight": "tests/pipelines/test_flux.py",
         "policies": "tests/contract",

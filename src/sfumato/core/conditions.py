@@ -99,7 +99,7 @@ class Slot:
 
 def nulled(cond: Conditions, slots: Sequence[Slot], dropped: Mapping[str, Tensor], empty: Conditions | None = None) -> Conditions:
     """`cond` with the rows of `dropped[group]` (B,) bool replaced by each slot's null form. `empty`: one row, for null "empty"."""
-    tokens, vectors = dict(cond.tokens), dict(cond.vectors)
+    tokens, vectors, scalars = dict(cond.tokens), dict(cond.vectors), dict(cond.scalars)
     for slot in slots:
         rows = dropped.get(slot.group)
         if rows is None:
@@ -121,4 +121,9 @@ def nulled(cond: Conditions, slots: Sequence[Slot], dropped: Mapping[str, Tensor
             vector = vectors[slot.name]
             instead = empty.vectors[slot.name] if slot.null == "empty" and empty else torch.zeros_like(vector[:1])
             vectors[slot.name] = torch.where(rows[:, None], instead, vector)
-    return replace(cond, tokens=tokens, vectors=vectors)
+        if slot.name in scalars:
+            scalar = scalars[slot.name]
+            scalars[slot.name] = torch.where(
+                rows, empty.scalars[slot.name] if slot.null == "empty" and empty else torch.zeros_like(scalar[:1]), scalar
+            )
+    return replace(cond, tokens=tokens, vectors=vectors, scalars=scalars)

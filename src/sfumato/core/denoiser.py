@@ -18,7 +18,7 @@ from .paths import Path, Prediction, View, path, view
 from .program import Network
 from .state import Out, Stream
 
-TIME_MAPS = ("identity", "reversed", "steps")
+TIME_MAPS = ("identity", "reversed", "steps", "whole")
 # Networks read a time in [0, 1] and scale it by this themselves, so that a step k goes in as k / 1000.
 TIME_SCALE = 1000.0
 
@@ -27,12 +27,13 @@ TIME_SCALE = 1000.0
 class Meaning:
     """What is saved beside the weights. `path`: a name, or the discrete schedule that the network was trained on.
 
-    `time_map` turns our t into the number the network was trained with: "reversed" is 0 at noise, "steps" is the schedule's step.
+    `time_map` turns our t into the number the network was trained with: "reversed" is 0 at noise, "steps" is the schedule's step, "whole"
+    the thousandth at or below t (diffusers' DPM-Solver tells a flow network nothing finer).
     """
 
     prediction: Prediction = "flow"
     path: str | Betas = "linear"
-    time_map: Literal["identity", "reversed", "steps"] = "identity"
+    time_map: Literal["identity", "reversed", "steps", "whole"] = "identity"
 
     def __post_init__(self) -> None:
         if self.time_map not in TIME_MAPS:
@@ -44,6 +45,8 @@ class Meaning:
         """What the network is told for t in [0, 1], of t's shape and type."""
         if self.time_map == "steps" and isinstance(self.path, Betas):
             return (self.path.step(t) / TIME_SCALE).to(t)
+        if self.time_map == "whole":
+            return (t.double() * TIME_SCALE).floor().div(TIME_SCALE).to(t)
         return 1.0 - t if self.time_map == "reversed" else t
 
 

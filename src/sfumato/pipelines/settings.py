@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from ..core.call import Policy
 from ..core.errors import UsageError
+from ..sampling.guidance import Guide
+from ..sampling.policies.extrapolation import OtherSizes
 from ..sampling.schedules import Layout, resolution_shift, token_shift
 from ..surgery import Lora
 
@@ -18,6 +20,7 @@ class Defaults:
     """How a model is sampled unless asked otherwise. `size`: (height, width) in pixels it was trained at; `shift` holds at that size.
 
     `cfg`: weight of classifier-free guidance in networks that are told the guidance as a number (FLUX.1 dev); elsewhere that is `guidance`.
+    `guide`: where guidance acts.   `other_sizes`: what rotary positions do at other sizes than `size`, None = nothing.
     """
 
     size: tuple[int, int] = (128, 128)
@@ -27,6 +30,8 @@ class Defaults:
     shift: float = 1.0
     layout: Layout = field(default_factory=Layout)
     cfg: float = 1.0
+    guide: Guide = field(default_factory=Guide)
+    other_sizes: OtherSizes | None = None
 
     def own_shift(self, size: tuple[int, int], patch: int) -> float:
         """The shift of a flow at `size` where none is asked for; `patch`: pixels of a token's side."""
@@ -58,6 +63,7 @@ class Draw:
     frame: tuple[int, int, int] | None = None
     weight: float = 1.0
     layout: Layout = field(default_factory=Layout)
+    guide: Guide = field(default_factory=Guide)
 
 
 def possible_size(size: tuple[int, int], step: int) -> tuple[int, int]:

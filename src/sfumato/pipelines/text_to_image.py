@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ..codecs.kl import KLCodec
+from ..codecs.autoencoder import Autoencoder
 from ..core.call import Policy
 from ..core.conditions import Conditions, Slot, Tokens, nulled
 from ..core.config import to_dict
@@ -21,14 +21,15 @@ from ..core.discrete import Betas
 from ..core.errors import UsageError
 from ..core.rng import Rows
 from ..core.state import require_finite
-from ..sampling.guidance import ClassifierFree
+from ..sampling.guidance import ClassifierFree, Guide
 from ..sampling.loop import OnStep, draw
 from ..sampling.ode import DrawRequest, Ode
+from ..sampling.policies.extrapolation import Extrapolation
 from ..sampling.schedules import Layout
 from ..sampling.solvers import solvers
 from ..surgery import Lora, adapters, load_lora, merge, save_lora
 from ..surgery.lora import Weight
-from ..text.encoded import TextEncoder, TextStates
+from ..text.encoded import TextEncoder, TextStates, bare
 from .pictures import Pictures
 from .settings import Defaults, Draw, by, possible_size
 
@@ -46,7 +47,7 @@ class TextToImage:
 
     encoder: TextEncoder
     denoiser: Denoiser
-    codec: KLCodec
+    codec: Autoencoder
     slots: tuple[Slot, ...]
     defaults: Defaults = field(default_factory=Defaults)
     identity: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class TextToImage:
         size: tuple[int, int] | None = None,
         shift: float | None = None,
         layout: Layout | None = None,
+        guide: Guide | None = None,
         policies: Sequence[Policy] = (),
         loras: Sequence[Lora] = (),
         frame: tuple[int, int, int] | None = None,
@@ -100,7 +102,8 @@ class TextToImage:
         `loras`: from `lora`; they add up, and a weight may be one number for each picture.
 
         `cfg`: classifier-free guidance on top of a guidance that the network is told (FLUX.1 dev); other networks have `guidance` for it.
-        `layout`: how the times are laid out, None = as the model's own.
+        `layout`: how the times are laid out; `guide`: where guidance acts; None = as the model's own. An `Extrapolation` among the policies
+        takes the place of the model's own way with other sizes.
         Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
         `NonFiniteError` where values stop being finite.
         """
@@ -116,6 +119,7 @@ class TextToImage:
             size=self.possible_size(size or own.size),
             shift=shift,
             layout=layout or own.layout,
+            guide=guide or own.guide,
             policies=tuple(policies),
             loras=tuple(loras),
             frame=frame,
@@ -131,17 +135,26 @@ class TextToImage:
         shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.size))
         latents = draw(process, DrawRequest(shape, conds), rows, on_step)
         images = self.decode(latents).cpu()
-        length = max(c.tokens["text"].states.shape[1] for c in conds.values())
+        length = max((tokens.states.shape[1] for c in conds.values() for tokens in c.tokens.values()), default=0)
         frames = tuple((len(rows), i, length) for i in range(len(rows)))
         if settings.size != self.defaults.size:
             notes = (*notes, f"this model was trained at {by(self.defaults.size)}; {by(settings.size)} is beyond what it has seen")
-        pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings, negative), notes, process.sessions)
+        pictures = Pictures(
+            images,
+            tuple(prompts),
+            rows.seeds,
+            frames,
+            self._record(settings, negative),
+            notes,
+            process.sessions[-len(settings.policies) :] if settings.policies else (),
+        )
         return pictures if frame is None else pictures.only(frame[1])
 
     def _process(self, settings: Draw) -> Ode:
         net = self.denoiser.net
-        sessions = tuple(policy.begin(settings) for policy in settings.policies)
-        net.admit(settings.policies)
+        policies = (*self._own_policies(settings), *settings.policies)
+        sessions = tuple(policy.begin(settings) for policy in policies)
+        net.admit(policies)
         solver = solvers.get(settings.solver)()
         path, layout = self.denoiser.meaning.path, settings.layout
         if layout.discrete != isinstance(path, Betas):
@@ -150,15 +163,29 @@ class TextToImage:
             )
         times = layout.times(settings.steps, self._shift(settings), path.steps if isinstance(path, Betas) else 1000)
         carried = adapters(net, [lora.to(self.device, self.dtype) for lora in settings.loras])
-        guidance = ClassifierFree(settings.weight)
-        return Ode(self.denoiser, solver, times, guidance, sessions, self.device, carried, bare=layout.discrete)
+        guidance = ClassifierFree(settings.weight, settings.guide)
+        return Ode(self.denoiser, solver, times, guidance, sessions, self.device, carried, bare=layout.bare)
+
+    def _own_policies(self, settings: Draw) -> tuple[Policy, ...]:
+        """What this model itself does at another size than its own."""
+        own = self.defaults.other_sizes
+        if own is None or settings.size == self.defaults.size or any(isinstance(p, Extrapolation) for p in settings.policies):
+            return ()
+        net: Any = self.denoiser.net
+        if "rotary" not in net.capabilities:
+            raise UsageError("other_sizes in the defaults of a network without rotary positions", "None: there is nothing to stretch")
+        return (Extrapolation(net.rotary, self.defaults.size[0] // self._token, **to_dict(own)),)
+
+    @property
+    def _token(self) -> int:
+        """Pixels of a token's side."""
+        return self.codec.factor * int(getattr(getattr(self.denoiser.net, "config", None), "patch", 1))
 
     def _shift(self, settings: Draw) -> float:
         """The shift asked for, or the model's own for this size."""
         if settings.shift is not None:
             return settings.shift
-        patch = self.codec.factor * getattr(getattr(self.denoiser.net, "config", None), "patch", 1)
-        return replace(self.defaults, layout=settings.layout).own_shift(settings.size, patch)
+        return replace(self.defaults, layout=settings.layout).own_shift(settings.size, self._token)
 
     def _weight(self, guidance: float, cfg: float | None, negative: str) -> float:
         """The weight of classifier-free guidance. Raises `UsageError` for what would change nothing."""
@@ -202,30 +229,36 @@ class TextToImage:
     def _texts(self, prompts: Sequence[str], negative: str, weight: float, at_least: int) -> tuple[dict[str, Conditions], tuple[str, ...]]:
         from ..text.truncation import truncation_report
 
-        states = self._states(prompts)
+        states = self._states(prompts, self.encoder)
         notes = tuple(dict.fromkeys(truncation_report(states, prompts)))
         cond = self._slots(states, at_least)
         if weight == 1.0:
             return {"cond": cond}, notes
         if negative:
-            against = self._states([negative] * len(prompts))
+            against = self._states([negative] * len(prompts), bare(self.encoder))
             notes += tuple(truncation_report(against, [negative] * len(prompts)))[:1]
             return {"cond": cond, "uncond": self._slots(against, at_least)}, notes
         everyone = torch.ones(len(prompts), dtype=torch.bool)
-        empty = self._slots(self.encoder.encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
+        empty = self._slots(bare(self.encoder).encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
         return {"cond": cond, "uncond": nulled(cond, self.slots, {s.group: everyone for s in self.slots}, empty)}, notes
 
     def _slots(self, states: TextStates, at_least: int) -> Conditions:
-        tokens = Tokens(states.tokens, states.mask).pad_to(at_least)
-        if not any(slot.name == "pooled" for slot in self.slots):
-            return Conditions({"text": tokens})
-        if states.pooled is None:
-            raise UsageError("this text encoder gives no pooled vector, which the model's slot 'pooled' needs")
-        return Conditions({"text": tokens}, {"pooled": states.pooled})
+        """What `states` fill of this model's slots."""
+        names = {slot.name for slot in self.slots}
+        filled = Conditions({"text": Tokens(states.tokens, states.mask).pad_to(at_least)} if "text" in names else {})
+        if "pooled" in names:
+            if states.pooled is None:
+                raise UsageError("this text encoder gives no pooled vector, which the model's slot 'pooled' needs")
+            filled = replace(filled, vectors={"pooled": states.pooled})
+        if "class" in names:
+            if states.labels is None:
+                raise UsageError("this text encoder names no class, which the model's slot 'class' needs")
+            filled = replace(filled, scalars={"class": states.labels})
+        return filled
 
-    def _states(self, prompts: Sequence[str]) -> TextStates:
+    def _states(self, prompts: Sequence[str], encoder: TextEncoder) -> TextStates:
         """States of `prompts`, each distinct one encoded alone: in a batch its last bits would depend on its neighbours' lengths."""
-        alone = {prompt: self.encoder.encode([prompt]) for prompt in dict.fromkeys(prompts)}
+        alone = {prompt: encoder.encode([prompt]) for prompt in dict.fromkeys(prompts)}
         return TextStates.concat([alone[prompt] for prompt in prompts])
 
     @torch.no_grad()
@@ -271,7 +304,7 @@ class TextToImage:
 
     def possible_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """`size` (height, width) in pixels, if this model can draw it; `UsageError` naming the nearest possible size otherwise."""
-        return possible_size(size, self.codec.factor * getattr(getattr(self.denoiser.net, "config", None), "patch", 1))
+        return possible_size(size, self._token)
 
     def _record(self, settings: Draw, negative: str) -> dict[str, Any]:
         return {
@@ -284,6 +317,7 @@ class TextToImage:
             "size": list(settings.size),
             "shift": self._shift(settings),
             "layout": to_dict(settings.layout),
+            "guide": to_dict(settings.guide),
             "loras": [lora.record() for lora in settings.loras],
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,

@@ -34,9 +34,9 @@ def token_shift(tokens: int, ends: tuple[float, float, float, float]) -> float:
     return math.exp(low + (high - low) * (tokens - least) / (most - least))
 
 
-def grid(steps: int, alpha: float = 1.0, kind: Literal["paper", "released"] = "paper") -> Tensor:
+def grid(steps: int, alpha: float = 1.0, kind: Literal["paper", "released", "late"] = "paper") -> Tensor:
     """(steps + 1,) fp64 times from 1 to 0. "paper": even steps, shifted once. "released": SD3's public code and diffusers, which shift the
-    smallest sigma before spacing and then shift again.
+    smallest sigma before spacing and then shift again. "late": "paper" from 0.999 on (Sana's DPM-Solver, whose log-SNR is then finite).
 
     Raises `UsageError` unless 1 <= steps <= 1000 and alpha > 0.
     """
@@ -45,6 +45,8 @@ def grid(steps: int, alpha: float = 1.0, kind: Literal["paper", "released"] = "p
         raise UsageError(f"shift is {alpha}", "a positive number; 1 leaves the grid even")
     if kind == "paper":
         return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), alpha)
+    if kind == "late":
+        return shift(torch.linspace(0.999, 0, steps + 1, dtype=torch.float64), alpha)
     smallest = float(shift(torch.tensor(1e-3, dtype=torch.float64), alpha))
     spaced = shift(torch.linspace(1, smallest, steps, dtype=torch.float64), alpha)
     return torch.cat([spaced, torch.zeros(1, dtype=torch.float64)])
@@ -56,14 +58,14 @@ def check_steps(steps: int, most: int = MAX_STEPS) -> None:
         raise UsageError(f"steps is {steps}", f"a whole number from 1 to {most}; 20 is a good start")
 
 
-KINDS = ("paper", "released", "linspace", "leading", "trailing", "uniform")
+KINDS = ("paper", "released", "late", "linspace", "leading", "trailing", "uniform")
 
 
 @dataclass(frozen=True)
 class Layout:
     """How times are laid out.
 
-    kind: for flows "paper" and "released" (see `grid`); on a discrete schedule of N steps, n of which are walked (Lin et al., arXiv
+    kind: for flows "paper", "released" and "late" (see `grid`); on a discrete schedule of N steps, n of which are walked (Lin et al., arXiv
     2305.08891, table 2): "linspace" evenly from the last to the first, "leading" every (N // n)-th from the first, plus `offset`,
     "trailing" every (N / n)-th down from the last; "uniform": fractional steps, as DPM-Solver's and PixArt's own code has them.
     spare: "linspace" and "leading" lay out n + 1 steps and leave out the least noisy one (DPM-Solver's way; DDIM's is without).
@@ -72,7 +74,7 @@ class Layout:
     `token_shift` through `tokens` (FLUX).
     """
 
-    kind: Literal["paper", "released", "linspace", "leading", "trailing", "uniform"] = "paper"
+    kind: Literal["paper", "released", "late", "linspace", "leading", "trailing", "uniform"] = "paper"
     scaling: Literal["pixels", "fixed", "tokens"] = "pixels"
     tokens: tuple[float, float, float, float] = (256.0, 0.5, 4096.0, 1.15)
     offset: int = 0
@@ -87,11 +89,16 @@ class Layout:
 
     @property
     def discrete(self) -> bool:
-        return self.kind not in ("paper", "released")
+        return self.kind not in ("paper", "released", "late")
+
+    @property
+    def bare(self) -> bool:
+        """Whether noise alone stands at the first time, which may be below 1."""
+        return self.discrete or self.kind == "late"
 
     def times(self, steps: int, alpha: float, train_steps: int = 1000) -> Tensor:
         """(steps + 1,) fp64 times; of a discrete schedule of `train_steps` they begin below 1 with "leading". `alpha`: a flow's shift."""
-        if self.kind == "paper" or self.kind == "released":
+        if self.kind == "paper" or self.kind == "released" or self.kind == "late":
             return grid(steps, alpha, self.kind)
         if alpha != 1.0:
             raise UsageError(f"shift is {alpha}", "a discrete schedule has its own steps; a shift is for flows")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -41,6 +42,11 @@ class Joined:
         pooled = [e.pooled_width or 0 for e in encoders]
         self.pooled_width: int | None = {"one": pooled[0], "stacked": sum(pooled[:2]), "pooled": pooled[0]}[how] or None
         self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else encoders[-1].max_tokens
+
+    @cached_property
+    def bare(self) -> Joined:
+        """The same encoders without their instructions."""
+        return Joined(self.name, {name: part.bare for name, part in self.parts.items()}, self.how, self.width, self.silent)
 
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""

@@ -8,8 +8,10 @@ output, FLUX.2 several layers of a language model side by side. Nothing is fetch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -23,6 +25,7 @@ from .tokens import PromptTokenizer, check_prompts, padded, states
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+Padding = Literal["masked", "attended"]
 _CAUSAL = ("Gemma", "Gemma2", "Llama", "Mistral", "Phi3", "Qwen2", "Qwen3")
 
 # `architectures` of a config.json -> the transformers class that computes its text states (a language model without its word head).
@@ -51,8 +54,10 @@ class TransformersEncoder:
     Pooled: CLIP's vector at the end-of-text token, projected where the checkpoint has a projection; None for the others.
 
     padding "masked": states at padding are nothing. "attended": SD3 and FLUX pad every prompt to `max_tokens` with the tokenizer's own
-    token, attend to it here and hand its states on; their networks know no other input.   lower: prompts are stripped and put in lower case
-    first, as PixArt was trained.
+    token, attend to it here and hand its states on; their networks know no other input.   strip: white space around prompts goes;
+    lower: and they are put in lower case, as PixArt was trained.
+    instruction: words put before every prompt, which a language model reads it by; `bare` reads without them.   hidden: of an
+    instruction's states only the first and the last are handed on, and its tokens do not count in `max_tokens` (Sana).
     """
 
     def __init__(
@@ -61,8 +66,11 @@ class TransformersEncoder:
         tokenizer: PreTrainedTokenizerFast,
         layers: Sequence[int],
         max_tokens: int | None = None,
-        padding: Literal["masked", "attended"] = "masked",
+        padding: Padding = "masked",
         lower: bool = False,
+        strip: bool = False,
+        instruction: str = "",
+        hidden: bool = False,
     ) -> None:
         config: Any = model.config
         depth = int(config.num_hidden_layers)
@@ -87,17 +95,30 @@ class TransformersEncoder:
         self.published_tokenizer = tokenizer
         # A copy: the published one is saved again as it came, without our truncation.
         backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-        self.tokenizer = PromptTokenizer(backend, self.max_tokens, empty, limit)
+        backend.no_padding()
+        backend.no_truncation()
+        self.skipped = max(len(backend.encode(instruction).ids) - 2, 0) if hidden and instruction else 0
+        self.tokenizer = PromptTokenizer(backend, self.max_tokens + self.skipped, empty, limit, instruction)
         self.depth = depth
-        self.lower = lower
+        self.lower, self.strip, self.instruction = lower, strip, instruction
         if padding == "attended" and tokenizer.pad_token_id is None:
             raise ConfigError("padding is attended to, and the tokenizer has no padding token", "its tokenizer_config.json names one")
         self.padding = int(tokenizer.pad_token_id) if padding == "attended" else None
 
+    @cached_property
+    def bare(self) -> TransformersEncoder:
+        """The same encoder without its instruction."""
+        if not self.instruction:
+            return self
+        layers, padding = [layer - self.depth - 1 for layer in self.layers], "masked" if self.padding is None else "attended"
+        return TransformersEncoder(
+            self.model, self.published_tokenizer, layers, self.max_tokens, cast(Padding, padding), self.lower, self.strip
+        )
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""
-        rows = self.tokenizer([p.lower().strip() for p in check_prompts(prompts)] if self.lower else prompts)
+        rows = self.tokenizer([self._cleaned(prompt) for prompt in check_prompts(prompts)])
         deep = any(i != self.depth for i in self.layers)
         if self.padding is None:
             # Any id will do for padding. 0 is valid everywhere and is never taken for CLIP's end-of-text token.
@@ -109,7 +130,18 @@ class TransformersEncoder:
             out = self.model(input_ids=ids, output_hidden_states=deep)
         taps = [out.last_hidden_state if i == self.depth else out.hidden_states[i] for i in self.layers]
         pooled = (out.text_embeds if hasattr(out, "text_embeds") else out.pooler_output) if self.pooled_width else None
-        return states(torch.cat([tap.float() for tap in taps], dim=-1), mask, pooled, rows)
+        return self._handed_on(states(torch.cat([tap.float() for tap in taps], dim=-1), mask, pooled, rows))
+
+    def _cleaned(self, prompt: str) -> str:
+        return prompt.lower().strip() if self.lower else prompt.strip() if self.strip else prompt
+
+    def _handed_on(self, read: TextStates) -> TextStates:
+        """`read` without the states of a hidden instruction between its first and its last."""
+        if not (skipped := self.skipped):
+            return read
+        kept = torch.tensor([0, *range(1 + skipped, read.tokens.shape[1])], device=read.mask.device)
+        words = tuple(tuple(w._replace(start=w.start - skipped, end=w.end - skipped) for w in row) for row in read.words)
+        return replace(read, tokens=read.tokens[:, kept], mask=read.mask[:, kept], words=words)
 
 
 def load_text_encoder(
@@ -119,8 +151,11 @@ def load_text_encoder(
     layers: Sequence[int] = (-1,),
     max_tokens: int | None = None,
     *,
-    padding: Literal["masked", "attended"] = "masked",
+    padding: Padding = "masked",
     lower: bool = False,
+    strip: bool = False,
+    instruction: str = "",
+    hidden: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TransformersEncoder:
@@ -137,7 +172,7 @@ def load_text_encoder(
     if not words_in.is_dir():
         raise WeightsError(f"missing folder {words_in}", "the tokenizer's folder lies beside the text encoder's; name it with tokenizer=")
     model = load_pretrained(model_class, weights_in, dtype, _LEFT_BEHIND)
-    return TransformersEncoder(model.to(device), load_tokenizer(words_in), layers, max_tokens, padding, lower)
+    return TransformersEncoder(model.to(device), load_tokenizer(words_in), layers, max_tokens, padding, lower, strip, instruction, hidden)
 
 
 def _architecture(folder: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..backbones.mmdit import MMDiT, MMDiTConfig
-from ..codecs.kl import KLCodec
+from ..codecs.autoencoder import Autoencoder
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, DataError
 from ..data.scenes.reading import FORMS
@@ -114,7 +114,7 @@ class ModelRecipe:
         return batch - scenes, scenes
 
 
-def new_model(recipe: ModelRecipe, codec: KLCodec, encoder: TextEncoder) -> TextToImage:
+def new_model(recipe: ModelRecipe, codec: Autoencoder, encoder: TextEncoder) -> TextToImage:
     """An untrained MM-DiT, its weights drawn from the recipe's seed, between `encoder` and `codec`."""
     torch.manual_seed(recipe.train.seed)
     return TextToImage(encoder, Denoiser(MMDiT(recipe.shape), Meaning()), codec, TEXT_SLOTS, recipe.defaults)

@@ -15,6 +15,7 @@ from ...core.program import Network
 from ...core.weights import WEIGHTS, Shards, assign_strictly, read_json
 from .. import Family, backbones
 from . import Format, formats, of_family
+from .legacy import modern
 
 
 def load_network(folder: Path, dtype: torch.dtype | None = None) -> Network:
@@ -42,7 +43,7 @@ def empty_network(folder: Path) -> tuple[Network, Format | None]:
 
 def read_shape(folder: Path) -> tuple[Family, Format | None, Any]:
     """The family of the network in `folder`, diffusers' format where it is theirs, and our config of it; no weights are read."""
-    config = read_json(folder / "config.json")
+    config = modern(read_json(folder / "config.json"))
     name = str(config.pop("_class_name", "?"))
     form: Format | None = None
     if name not in backbones:
@@ -62,7 +63,7 @@ def load_denoiser(folder: Path, dtype: torch.dtype | None = None) -> Denoiser:
 
     Raises `UnknownNameError` for a class that is not diffusers', and what `load_network` raises.
     """
-    name = str(read_json(folder / "config.json").get("_class_name", "?"))
+    name = str(modern(read_json(folder / "config.json")).get("_class_name", "?"))
     return Denoiser(load_network(folder, dtype), formats.get(name).meaning)
 
 

@@ -1,26 +1,36 @@
 """What each published pipeline is made of: components, how its text encoders are read and joined, and the settings it was released with.
 
-Where the original code and diffusers differ, the original's is the default:
+Where the original code and diffusers differ, the original's is the default, and `DIFFUSERS` the other (`load(..., ways="diffusers")`):
     PixArt      both lower the caption; the original also strips markup with ftfy and beautifulsoup, which is left to the user
-    FLUX.1      schnell: the original reads 256 T5 tokens and draws 4 steps, diffusers 512 and 28 (load(..., text_tokens=512) for its own)
+    FLUX.1      schnell: the original reads 256 T5 tokens and draws 4 steps, diffusers 512 and 28
+    Sana        diffusers lowers the prompt, and tells the network whole thousandths of its time; the original neither
+    Lumina-Next diffusers lowers the prompt and interpolates positions at every size; the original switches its rule at t = 0.7, for larger
+                pictures only
+    DiT         guidance acts on three channels; in diffusers on all. The original's 250 ancestral steps are no solver here
+    Lumina 2    guidance may not lengthen a picture's prediction; in diffusers each row of cells keeps its length
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ...core.conditions import Slot
-from ...core.errors import UnknownNameError
+from ...core.errors import ConfigError, UnknownNameError
+from ...sampling.guidance import Guide
+from ...sampling.policies.extrapolation import OtherSizes
 from ...text.joined import How
+
+Ways = Literal["original", "diffusers"]
 
 
 @dataclass(frozen=True)
 class Text:
     """A text encoder in `folder` with its `tokenizer`; `classes` of transformers that it may be. `layer`: of the states that are taken.
 
-    `tokens`: how many it reads; 0 = what its tokenizer declares.   `optional`: a folder without it still draws.
+    `tokens`: how many it reads; 0 = what its tokenizer declares.   `optional`: a folder without it still draws.   `instruction`, `hidden`:
+    words before every prompt, see `TransformersEncoder`.
     """
 
     folder: str
@@ -30,6 +40,9 @@ class Text:
     tokens: int = 0
     padding: Literal["masked", "attended"] = "masked"
     lower: bool = False
+    strip: bool = False
+    instruction: str = ""
+    hidden: bool = False
     optional: bool = False
 
 
@@ -37,8 +50,10 @@ class Text:
 class Kind:
     """One pipeline class of diffusers.
 
-    `even`: hands evenly spaced sigmas to its scheduler.   `side`: tokens' rows that it was trained at, where the transformer's config does
-    not say (latent cells).   `optional`: components that may be null, and have to be: they are of uses that are not drawn here.
+    `texts`: none = it is asked for class labels.   `even`: hands evenly spaced sigmas to its scheduler.   `side`: tokens' rows that it was
+    trained at, where the transformer's config does not say (latent cells).   `optional`: components that may be null, and have to be: they
+    are of uses that are not drawn here.   `codec`: diffusers' class of the vae.   `untold`: `settings` where the network is told no
+    guidance, though others of its class are.   `sized`: its shift may follow the picture's size.
     """
 
     transformer: str
@@ -51,14 +66,40 @@ class Kind:
     even: bool = False
     side: int = 0
     optional: tuple[str, ...] = ()
+    codec: str = "AutoencoderKL"
+    untold: tuple[int, float, int | None] | None = None
+    sized: bool = False
+    guide: Guide = field(default_factory=Guide)
+    other_sizes: OtherSizes | None = None
 
     def settings(self, transformer: Mapping[str, Any]) -> tuple[int, float, int | None]:
         """Steps, guidance and T5's tokens (None: the table's) for a transformer of this config."""
-        if self.joined == "pooled" and not transformer.get("guidance_embeds"):
-            return SCHNELL
+        if self.untold and not transformer.get("guidance_embeds"):
+            return self.untold
         return self.steps, self.guidance, None
 
 
+# What Sana's Gemma is asked to do with a prompt (configs of its code, "complex human instruction").
+ENHANCE = "\n".join(
+    (
+        "Given a user prompt, generate an 'Enhanced prompt' that provides detailed visual descriptions suitable for image generation. "
+        "Evaluate the level of detail in the user prompt:",
+        "- If the prompt is simple, focus on adding specifics about colors, shapes, sizes, textures, and spatial relationships to create "
+        "vivid and concrete scenes.",
+        "- If the prompt is already detailed, refine and enhance the existing details slightly without overcomplicating.",
+        "Here are examples of how to transform or refine prompts:",
+        "- User Prompt: A cat sleeping -> Enhanced: A small, fluffy white cat curled up in a round shape, sleeping peacefully on a warm "
+        "sunny windowsill, surrounded by pots of blooming red flowers.",
+        "- User Prompt: A busy city street -> Enhanced: A bustling city street scene at dusk, featuring glowing street lamps, a diverse "
+        "crowd of people in colorful clothing, and a double-decker bus passing by towering glass skyscrapers.",
+        "Please generate only the enhanced description for the prompt below and avoid including any additional commentary or evaluations:",
+        "User Prompt: ",
+    )
+)
+ASSISTANT = (
+    "You are an assistant designed to generate superior images with the superior degree of image-text alignment based on textual prompts "
+    "or user prompts."
+)
 # FLUX.1 schnell is the pipeline class of dev with a network that is told no guidance.
 SCHNELL = (4, 1.0, 256)
 _DISCRETE = ("DPMSolverMultistepScheduler", "DDIMScheduler")
@@ -105,12 +146,91 @@ KINDS: Mapping[str, Kind] = {
         even=True,
         side=128,
         optional=("image_encoder", "feature_extractor"),
+        untold=SCHNELL,
+        sized=True,
+    ),
+    "SanaPipeline": Kind(
+        "SanaTransformer2DModel",
+        (Text("text_encoder", "tokenizer", ("Gemma2Model",), tokens=300, strip=True, instruction=ENHANCE, hidden=True),),
+        "one",
+        ("DPMSolverMultistepScheduler", *_FLOW),
+        (_TEXT,),
+        steps=20,
+        guidance=4.5,
+        codec="AutoencoderDC",
+    ),
+    "LuminaPipeline": Kind(
+        "LuminaNextDiT2DModel",
+        (Text("text_encoder", "tokenizer", ("GemmaModel",), layer=-2, tokens=256),),
+        "one",
+        _FLOW,
+        (_TEXT,),
+        steps=30,
+        guidance=4.0,
+        guide=Guide(channels=3),
+        other_sizes=OtherSizes("switched", sharpen="proportional", smaller="sharpened"),
+    ),
+    "DiTPipeline": Kind(
+        "DiTTransformer2DModel",
+        (),
+        "one",
+        _DISCRETE,
+        (Slot("class", null="empty"),),
+        steps=50,
+        guidance=4.0,
+        guide=Guide(channels=3),
+    ),
+    "Lumina2Pipeline": Kind(
+        "Lumina2Transformer2DModel",
+        (Text("text_encoder", "tokenizer", ("Gemma2Model",), layer=-2, tokens=256, instruction=f"{ASSISTANT} <Prompt Start> "),),
+        "one",
+        _FLOW,
+        (_TEXT,),
+        steps=30,
+        guidance=4.0,
+        even=True,
+        guide=Guide(renorm="picture"),
     ),
 }
 
 
-def kind(name: str) -> Kind:
-    """The published pipeline of this class name. Raises `UnknownNameError`."""
+def _lowered(made_of: Kind) -> Kind:
+    return replace(made_of, texts=tuple(replace(text, lower=True) for text in made_of.texts))
+
+
+# What diffusers does otherwise than the original code; the classes that are not here it computes alike.
+DIFFUSERS: Mapping[str, Kind] = {
+    "FluxPipeline": replace(KINDS["FluxPipeline"], untold=(28, 1.0, None)),
+    "SanaPipeline": _lowered(KINDS["SanaPipeline"]),
+    "LuminaPipeline": replace(
+        _lowered(KINDS["LuminaPipeline"]), other_sizes=OtherSizes("interpolated", sharpen="proportional", smaller="scaled")
+    ),
+    "DiTPipeline": replace(KINDS["DiTPipeline"], guide=Guide()),
+    "Lumina2Pipeline": replace(KINDS["Lumina2Pipeline"], guide=Guide(renorm="rows")),
+}
+# Former names of pipeline classes.
+FORMER: Mapping[str, str] = {"LuminaText2ImgPipeline": "LuminaPipeline"}
+# Pipelines whose networks are known and whose way of drawing is another process.
+REFUSED: Mapping[str, str] = {
+    "UniDiffuserPipeline": "it draws a CLIP embedding beside the picture, which no process here does; `load_denoiser` reads its unet",
+    "SanaSprintPipeline": "its steps noise the picture again (SCM), which no solver here does; `load_denoiser` reads its network",
+}
+
+
+def class_name(index: Mapping[str, Any]) -> str:
+    """The pipeline class that a model_index.json names, by its present name."""
+    name = str(index.get("_class_name", "?"))
+    return FORMER.get(name, name)
+
+
+def kind(name: str, ways: Ways = "original") -> Kind:
+    """The published pipeline of this class name, drawn as in its original code or as in diffusers. Raises `UnknownNameError`, and
+    `ConfigError` for one that is known and refused.
+    """
+    if ways not in ("original", "diffusers"):
+        raise UnknownNameError("ways", ways, ("original", "diffusers"))
+    if name in REFUSED:
+        raise ConfigError(f"a {name} is not drawn here", REFUSED[name])
     if name not in KINDS:
         raise UnknownNameError("pipeline class", name, KINDS)
-    return KINDS[name]
+    return DIFFUSERS.get(name, KINDS[name]) if ways == "diffusers" else KINDS[name]
