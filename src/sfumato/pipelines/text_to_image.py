@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ..codecs.kl import KLCodec
+from ..codecs.autoencoder import Autoencoder
 from ..core.call import Policy
 from ..core.conditions import Slot
+from ..core.config import to_dict
 from ..core.denoiser import Denoiser
+from ..core.errors import UsageError
 from ..core.rng import Rows
 from ..core.state import require_finite
-from ..sampling.guidance import ClassifierFree
+from ..sampling.guidance import ClassifierFree, Guide
 from ..sampling.loop import OnStep, draw
 from ..sampling.ode import DrawRequest, Ode
+from ..sampling.policies.extrapolation import Extrapolation
 from ..sampling.schedules import Layout
 from ..sampling.solvers import solvers
 from ..surgery import Lora, adapters, is_packed, load_lora, merge, pack, refuse_packed, save_lora
@@ -46,7 +49,7 @@ class TextToImage:
 
     encoder: TextEncoder
     denoiser: Denoiser
-    codec: KLCodec
+    codec: Autoencoder
     slots: tuple[Slot, ...]
     defaults: Defaults = field(default_factory=Defaults)
     identity: Mapping[str, str] = field(default_factory=dict)
@@ -105,6 +108,7 @@ class TextToImage:
         binned: bool | None = None,
         shift: float | None = None,
         layout: Layout | None = None,
+        guide: Guide | None = None,
         policies: Sequence[Policy] = (),
         loras: Sequence[Lora] = (),
         frame: tuple[int, int, int] | None = None,
@@ -114,8 +118,9 @@ class TextToImage:
         `loras`: from `lora`; they add up, and a weight may be one number for each picture.
 
         `cfg`: classifier-free guidance on top of a guidance that the network is told (FLUX.1 dev); other networks have `guidance` for it.
-        `layout`: how the times are laid out.   `binned`: whether to draw at the nearest trained size and to resize (PixArt). None = as the
-        model's own.
+        `layout`: how the times are laid out; `guide`: where guidance acts.   `binned`: whether to draw at the nearest trained size and to
+        resize (PixArt). None = as the model's own. An `Extrapolation` among the policies takes the place of the model's own way with other
+        sizes.
         Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
         `NonFiniteError` where values stop being finite.
         """
@@ -131,6 +136,7 @@ class TextToImage:
             binned=binned,
             shift=shift,
             layout=layout,
+            guide=guide,
             policies=policies,
             loras=loras,
             frame=frame,
@@ -149,6 +155,7 @@ class TextToImage:
         binned: bool | None = None,
         shift: float | None = None,
         layout: Layout | None = None,
+        guide: Guide | None = None,
         policies: Sequence[Policy] = (),
         loras: Sequence[Lora] = (),
         frame: tuple[int, int, int] | None = None,
@@ -167,6 +174,7 @@ class TextToImage:
             binned=binned,
             shift=replace(own, layout=layout).own_shift(drawn, self.patch) if shift is None else shift,
             layout=layout,
+            guide=guide or own.guide,
             negative=negative,
             policies=tuple(policies),
             loras=tuple(loras),
@@ -187,31 +195,43 @@ class TextToImage:
         shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.drawn))
         latents = draw(process, DrawRequest(shape, conds), rows, on_step)
         images = self.decode(latents, settings.size).cpu()
-        length = max(c.tokens["text"].states.shape[1] for c in conds.values())
+        length = max((c.tokens["text"].states.shape[1] for c in conds.values() if "text" in c.tokens), default=0)
         frames = tuple((len(rows), i, length) for i in range(len(rows)))
         if settings.drawn != settings.size:
             notes = (*notes, f"drawn at {by(settings.drawn)}, the nearest size it was trained at, and resized to {by(settings.size)}")
         if settings.drawn != self.defaults.size and not settings.binned:
             notes = (*notes, f"this model was trained at {by(self.defaults.size)}; {by(settings.size)} is beyond what it has seen")
-        pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings), notes, process.sessions)
+        sessions = process.sessions[-len(settings.policies) :] if settings.policies else ()
+        pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings), notes, sessions)
         return pictures if frame is None else pictures.only(frame[1])
 
     def _process(self, settings: Draw) -> Ode:
         net = self.denoiser.net
-        sessions = tuple(policy.begin(settings) for policy in settings.policies)
-        net.admit(settings.policies)
+        policies = (*self._own_policies(settings), *settings.policies)
+        sessions = tuple(policy.begin(settings) for policy in policies)
+        net.admit(policies)
         carried = adapters(net, [lora.to(self.device, self.dtype) for lora in settings.loras])
         return Ode(
             self.denoiser,
             solvers.get(settings.solver)(),
             self._times(settings),
-            ClassifierFree(settings.weight),
+            ClassifierFree(settings.weight, settings.guide),
             sessions,
             self.device,
             carried,
             bare=settings.layout.bare,
             landings=settings.layout.landings(settings.steps, train_steps(self.denoiser.meaning.path)),
         )
+
+    def _own_policies(self, settings: Draw) -> tuple[Policy, ...]:
+        """What this model itself does at another size than its own."""
+        own = self.defaults.other_sizes
+        if own is None or settings.drawn == self.defaults.size or any(isinstance(p, Extrapolation) for p in settings.policies):
+            return ()
+        net: Any = self.denoiser.net
+        if "rotary" not in net.capabilities:
+            raise UsageError("other_sizes in the defaults of a network without rotary positions", "None: there is nothing to stretch")
+        return (Extrapolation(net.rotary, self.defaults.size[0] // self.patch, **to_dict(own)),)
 
     def _times(self, settings: Draw) -> Tensor:
         return walk_times(settings.layout, settings.steps, settings.shift, self.denoiser.meaning.path)
