@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfumato.backbones import backbones
 from sfumato.backbones.checkpoints import Format, Table, formats
-from sfumato.backbones.unet import SIZES
+from sfumato.backbones.unet_plan import SIZES
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.config import from_dict
 from sfumato.core.program import Network

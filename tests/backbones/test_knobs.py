@@ -10,6 +10,7 @@ import torch
 
 from sfumato.backbones import backbones
 from sfumato.backbones.ascan import AsCANConfig
+from sfumato.backbones.checkpoints import of_family
 from sfumato.backbones.dit import DiTConfig
 from sfumato.backbones.flux import FluxConfig
 from sfumato.backbones.lumina2 import Lumina2Config
@@ -18,6 +19,7 @@ from sfumato.backbones.mmdit import MMDiTConfig
 from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
 from sfumato.backbones.sana import SanaConfig
+from sfumato.backbones.unet_plan import SIZES, UNetConfig
 from sfumato.backbones.uvit import UViTConfig
 from sfumato.core.errors import ConfigError
 
@@ -57,6 +59,11 @@ LUMINA2: dict[str, Any] = {
     "depth": 1, "refiners": 0, "width": 48, "heads": 2, "kv_heads": 1, "hidden": 32, "channels": 8, "patch": 1, "text_width": 16,
     "axes": (4, 2, 2), "eps": 0.1,
 }  # fmt: skip
+UNET: dict[str, Any] = {
+    "channels": 8, "widths": (16, 16), "down": ((0,), (2,)), "middle": 0, "up": ((1, 2), (0, 0)), "heads": (2, 2), "attention": "prefix",
+    "resample": "residual", "scale_shift": True, "text_width": 16, "pooled_width": 7, "sizes": ("aesthetic",), "sizes_width": 4,
+    "image_width": 0, "image_tokens": 3, "variance": True, "groups": 8, "eps": 0.1, "pointwise": True,
+}  # fmt: skip
 DIT: dict[str, Any] = {
     "depth": 1, "width": 48, "heads": 4, "classes": 9, "channels": 8, "patch": 1, "mlp_ratio": 2, "span": 8.0, "variance": False,
     "bias": False, "gelu": "none", "eps": 0.1, "affine": True, "closed": True, "attention": "linear+v",
@@ -90,6 +97,22 @@ ASCAN: dict[str, Any] = {
         ),
         (AsCANConfig(widths=(8, 16), layout="CC-CT-T-CT-CC", head=4, text_width=12, text_blocks=1, text_heads=2, groups=4), ASCAN),
         (NextDiTConfig(depth=2, width=32, heads=4, kv_heads=2, hidden=48, text_width=12), NEXTDIT),
+        (
+            UNetConfig(
+                widths=(8, 16),
+                down=((0,), (1,)),
+                middle=1,
+                up=((1, 1), (0, 0)),
+                heads=(2, 4),
+                groups=4,
+                text_width=12,
+                pooled_width=6,
+                sizes_width=8,
+                image_width=5,
+                image_tokens=2,
+            ),
+            UNET,
+        ),
         (Lumina2Config(depth=2, refiners=1, width=32, heads=4, kv_heads=2, hidden=48, channels=4, text_width=12, axes=(2, 2, 4)), LUMINA2),
     ],
 )
@@ -102,7 +125,9 @@ def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:
             together = {(c, n) for c in (FluxConfig, Lumina2Config) for n in ("width", "heads")} | {(PixArtConfig, "attention")}
             assert (type(plain), name) in together
             continue
-        if (type(plain), name) != (AsCANConfig, "strict"):  # changes what is accepted: tests/backbones/test_ascan.py
+        if name == "pointwise":  # how it is published, not what it computes
+            assert _answer(plain) == _answer(turned) and of_family("UNet").rules(plain) != of_family("UNet").rules(turned)
+        elif (type(plain), name) != (AsCANConfig, "strict"):  # changes what is accepted: tests/backbones/test_ascan.py
             assert _answer(plain) != _answer(turned), name
 
 
@@ -116,7 +141,7 @@ def _answer(config: Any) -> tuple[Any, ...]:
         for index, parameter in enumerate(net.parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)) * 0.2)
         tokens = Tokens(torch.ones(1, 3, getattr(config, "text_width", 1)), torch.ones(1, 3, dtype=torch.bool))
-        widths = {"pooled": getattr(config, "pooled_width", 0), "sizes": 3}
+        widths = {"pooled": getattr(config, "pooled_width", 0), "sizes": 3, "image_embedding": getattr(config, "image_width", 0), **SIZES}
         cond = Conditions(
             {"text": tokens} if "text" in net.slots else {}, {n: torch.ones(1, w) for n, w in widths.items() if n in net.slots}
         )

@@ -111,6 +111,8 @@ OTHER_TESTS: dict[str, dict[str, str]] = {
         "binned": "tests/pipelines/test_pixart_sizes.py",
         "drawn": "tests/pipelines/test_pixart_sizes.py",
         "negative": "test_every_option_of_generate",
+        "part": "tests/pipelines/test_going_on.py",
+        "told": "tests/pipelines/test_stable_diffusion.py",
         "policies": "tests/contract",
         "loras": "tests/pipelines/test_lora.py",
         "frame": "test_generate.py::test_again_is_bit_for_bit_even_out_of_a_batch",

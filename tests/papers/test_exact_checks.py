@@ -12,7 +12,7 @@ from sfumato.nn.attention import Reducer
 from sfumato.papers import pixart_sigma, uvit_scaling
 from sfumato.papers.claims import reproduce
 
-SLUGS = ["crossflow", "lumina-next", "pixart-alpha", "pixart-sigma", "t2i-scalability", "ultraflux", "unidiffuser", "uvit-scaling"]
+SLUGS = ["crossflow", "lumina-next", "pixart-alpha", "pixart-sigma", "sdxl", "t2i-scalability", "ultraflux", "unidiffuser", "uvit-scaling"]
 
 
 @pytest.mark.parametrize("slug", SLUGS)

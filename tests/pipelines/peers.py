@@ -119,6 +119,57 @@ def flux(guided: bool = True, **shape: Any) -> Any:
     )  # fmt: skip
 
 
+SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def unet(**shape: Any) -> Any:
+    torch.manual_seed(0)
+    config = {
+        "block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1, "attention_head_dim": 2, "cross_attention_dim": 8,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "sample_size": 16, **shape,
+    }  # fmt: skip
+    return alive(diffusers.UNet2DConditionModel(**config))
+
+
+def sd(scheduler: Any = None, **shape: Any) -> Any:
+    """Stable Diffusion 1 or 2, by default with the scheduler that 1.5's folder names."""
+    pndm = diffusers.PNDMScheduler(**SCALED, skip_prk_steps=True, steps_offset=1)
+    return diffusers.StableDiffusionPipeline(
+        unet=unet(**shape), scheduler=scheduler or pndm, vae=vae(scaling_factor=0.6), text_encoder=clip(8, None, 3),
+        tokenizer=tokenizer("clip"), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+XL = {
+    "attention_head_dim": (2, 4), "use_linear_projection": True, "transformer_layers_per_block": (1, 2), "cross_attention_dim": 20,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 8 + 6 * 8,
+}  # fmt: skip
+REFINER = {**XL, "cross_attention_dim": 12, "projection_class_embeddings_input_dim": 12 + 5 * 8}
+
+
+def euler(spacing: str = "leading", **settings: Any) -> Any:
+    return diffusers.EulerDiscreteScheduler(**SCALED, timestep_spacing=spacing, steps_offset=1, **settings)
+
+
+def sdxl(scheduler: Any = None, zeros: bool = True, **shape: Any) -> Any:
+    return diffusers.StableDiffusionXLPipeline(
+        unet=unet(**{**XL, **shape}), scheduler=scheduler or euler(), vae=vae(scaling_factor=0.6),
+        text_encoder=clip(8, None, 3), tokenizer=tokenizer("clip"), text_encoder_2=clip(12, 8, 4), tokenizer_2=tokenizer("clip"),
+        force_zeros_for_empty_prompt=zeros, add_watermarker=False,
+    )  # fmt: skip
+
+
+def refiner(scheduler: Any = None) -> Any:
+    """The second encoder alone, five numbers, an empty prompt that is read."""
+    return diffusers.StableDiffusionXLImg2ImgPipeline(
+        unet=unet(**REFINER), scheduler=scheduler or euler(), vae=vae(scaling_factor=0.6), text_encoder=None, tokenizer=None,
+        text_encoder_2=clip(12, 12, 5), tokenizer_2=tokenizer("clip"), requires_aesthetics_score=True, force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    )  # fmt: skip
+
+
 def llama(width: int, layers: int) -> tuple[Any, Any]:
     """A language model and its tokenizer, which begins a text and has no padding of its own."""
     torch.manual_seed(5)

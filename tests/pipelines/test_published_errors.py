@@ -88,6 +88,8 @@ CONFIGS: list[dict[str, Any]] = [
     {"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "leading", "steps_offset": 1, "solver_order": 1},
     {"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "squaredcos_cap_v2", "rescale_betas_zero_snr": True},
     {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False, "prediction_type": "v_prediction"},
+    {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
+    {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1},
     {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
     {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "max_shift": 1.3},
 ]

@@ -36,7 +36,7 @@ def ours(meaning: Meaning, solver: str, layout: Layout, steps: int) -> Tensor:
         return answer(x, rows(1000 * t))
 
     times = layout.times(steps, 1.0)
-    process = Ode(toy(f, meaning), solvers.get(solver)(), times, ClassifierFree(1.0), bare=True, landings=layout.landings(steps))
+    process = Ode(toy(f, meaning), solvers.get(solver)(), times, ClassifierFree(1.0), noise=layout.first, landings=layout.landings(steps))
     return draw(process, DrawRequest(SHAPE, {"cond": conditions([1])}), Rows((0,)))
 
 
@@ -136,6 +136,37 @@ def test_dpm_solver_is_diffusers(name: str, prediction: str, spacing: str, offse
     assert relative(out, theirs(scheduler, steps)) <= 1e-5
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 20])
+@pytest.mark.parametrize("end", ["data", "first"])
+@pytest.mark.parametrize("name", ["pixart", "sd"])
+def test_plms_is_pndm_without_its_first_kind_of_steps(name: str, end: str, steps: int):
+    from diffusers import PNDMScheduler
+
+    betas, settings = SCHEDULES[name]
+    scheduler = PNDMScheduler(**settings, skip_prk_steps=True, set_alpha_to_one=end == "data", steps_offset=1)
+    scheduler.alphas_cumprod = betas.alpha_bars()  # as above
+    scheduler.final_alpha_cumprod = torch.tensor(1.0) if end == "data" else scheduler.alphas_cumprod[0]
+    out = ours(Meaning("eps", betas, "steps"), "plms", Layout("leading", offset=1, end=end), steps)
+    assert relative(out, theirs(scheduler, steps)) <= 1e-5
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+@pytest.mark.parametrize(("spacing", "offset", "noise"), [("leading", 1, "bare"), ("trailing", 0, "scaled")])
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_euler_in_sigmas_is_euler(prediction: str, spacing: str, offset: int, noise: str, steps: int):
+    from diffusers import EulerDiscreteScheduler
+
+    betas, settings = SCHEDULES["sd"]
+    scheduler = EulerDiscreteScheduler(**settings, prediction_type=TYPES[prediction], timestep_spacing=spacing, steps_offset=offset)
+    scheduler.alphas_cumprod = betas.alpha_bars()  # as above
+    scheduler.set_timesteps(steps)
+    x = Rows((0,)).normal(SHAPE, "noise").double() * scheduler.init_noise_sigma
+    for k in scheduler.timesteps:
+        x = scheduler.step(answer(scheduler.scale_model_input(x, k), k.double()), k, x, return_dict=False)[0]
+    layout = Layout(spacing, offset=offset, noise=noise)
+    assert relative(ours(Meaning(prediction, betas, "steps"), "euler", layout, steps), x.float()) <= 1e-5
+
+
 def test_the_uniform_layout_has_the_original_fractional_steps():
     """DPM-Solver's own code: t_cont = linspace(1, 1 / N, n + 1), and the network is told (t_cont - 1 / N) 1000."""
     times = Layout("uniform", end="first").times(20, 1.0)
@@ -150,6 +181,7 @@ def test_the_uniform_layout_has_the_original_fractional_steps():
         (lambda: Layout("leading", offset=5).times(1000, 1.0), "begin at step 1004"),
         (lambda: Layout("paper", spare=True), "discrete"),
         (lambda: Layout("trailing", offset=1), "only 'leading'"),
+        (lambda: Layout("released", noise="scaled"), "discrete"),
     ],
 )
 def test_layouts_refuse_what_they_would_ignore(act, told: str):

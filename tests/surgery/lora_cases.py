@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tests.backbones.peers import FLUX, HIDREAM, PIXART, SD1, SD3, SDXL, asked, ours_of, peer
 from torch import Tensor, nn
 
@@ -108,6 +108,12 @@ def write(path: Path, loras: Mapping[str, Low], naming: str) -> Path:
     ranks, alphas = {n: len(x.down) for n, x in loras.items()}, {n: x.alpha for n, x in loras.items()}
     config = {"r": 2, "lora_alpha": 7.0, "rank_pattern": ranks, "alpha_pattern": alphas}
     component = "unet" if any("down_blocks" in n for n in loras) else "transformer"
+    if naming == "diffusers, at first":
+        old = {f"attn{i}.to_{p}.": f"attn{i}.processor.to_{p.split('.')[0]}_lora." for i in (1, 2) for p in ("q", "k", "v", "out.0")}
+        newer = load_file(write(path, loras, "diffusers, older"))
+        tensors = {next((n.replace(a + "lora.", b) for a, b in old.items() if a in n), n): t for n, t in newer.items()}
+        save_file(tensors, path)
+        return path
     prefix, a, b, alpha_key = {
         "diffusers": (f"{component}.", "lora_A.weight", "lora_B.weight", False),
         "diffusers, older": (f"{component}.", "lora.down.weight", "lora.up.weight", True),

@@ -23,7 +23,7 @@ from sfumato.surgery.lora_names import Names
 
 from .lora_cases import CASES, Low, Pair, alive, answers, dense, pair, random_loras, shapes_of, write
 
-NAMINGS = ("diffusers", "diffusers, older", "PEFT", "kohya, diffusers' modules", "ai-toolkit")
+NAMINGS = ("diffusers", "diffusers, older", "diffusers, at first", "PEFT", "kohya, diffusers' modules", "ai-toolkit")
 
 
 @pytest.mark.parametrize("stabilised", [False, True])

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..core.conditions import Conditions, Slot, Tokens, nulled, picture_sizes
+from ..core.conditions import Conditions, Slot, Tokens, nulled
 from ..core.errors import UsageError, WeightsError
 from ..surgery import Lora, text_changes
 from ..text.encoded import TextEncoder, TextStates, bare
 from ..text.joined import Joined
 
 Lanes = Mapping[str, Conditions]
+# The scores that Stable Diffusion XL's refiner is told of a picture as it should be, and as it should not be.
+AESTHETIC = {"cond": 6.0, "uncond": 2.5}
 
 
 def text_models(encoder: TextEncoder) -> dict[str, nn.Module]:
@@ -39,19 +41,41 @@ class Conditioning:
     reads: frozenset[str]
 
     def lanes(
-        self, prompts: Sequence[str], negative: str, weight: float, size: tuple[int, int], guidance: float, at_least: int = 0
+        self,
+        prompts: Sequence[str],
+        negative: str,
+        weight: float,
+        size: tuple[int, int],
+        guidance: float,
+        at_least: int = 0,
+        told: Mapping[str, Sequence[float]] | None = None,
     ) -> tuple[Lanes, tuple[str, ...]]:
         """Conditions by lane, and notes on truncation. A `weight` of 1 needs no uncond lane; without a `negative` prompt that lane holds
         each slot's null form. `size` (height, width) and `guidance`: told to networks that read them.   at_least: tokens to pad to.
+        told: numbers of the training picture, by slot, instead of those of a whole one. Raises `UsageError` for a slot that is not read.
         """
+        numbers = {lane: self._numbers(lane, size, told or {}) for lane in AESTHETIC}
         lanes, notes = self._texts(prompts, negative, weight, at_least)
-        return {lane: self._told(cond, len(prompts), size, guidance) for lane, cond in lanes.items()}, notes
+        return {lane: self._told(cond, len(prompts), numbers[lane], guidance) for lane, cond in lanes.items()}, notes
 
-    def _told(self, cond: Conditions, rows: int, size: tuple[int, int], guidance: float) -> Conditions:
-        """`cond` with the numbers that the network reads beside the text: the picture's sizes (PixArt-alpha at 1024), a guidance."""
+    def _numbers(self, lane: str, size: tuple[int, int], told: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+        """What the network reads of a training picture, by slot: one that was neither enlarged nor cropped, where `told` says no other."""
+        height, width = size
+        whole = {"original_size": size, "crop": (0, 0), "target_size": size, "aesthetic": (AESTHETIC[lane],)}
+        own: dict[str, Sequence[float]] = {"sizes": (height, width, height / width), **whole}
+        read = {name: numbers for name, numbers in own.items() if name in self.reads}
+        for name, numbers in told.items():
+            if name not in read or len(numbers) != len(read[name]):
+                slots = ", ".join(f"{n} ({len(v)})" for n, v in read.items()) or "none"
+                raise UsageError(f"told {name} = {tuple(numbers)}", f"what this network is told of a picture: {slots}")
+            # The score of what is not wanted stays that.
+            read |= {} if (name, lane) == ("aesthetic", "uncond") else {name: numbers}
+        return read
+
+    def _told(self, cond: Conditions, rows: int, numbers: Mapping[str, Sequence[float]], guidance: float) -> Conditions:
+        """`cond` with the numbers that the network reads beside the text, those of a picture and a guidance."""
         vectors, scalars = dict(cond.vectors), dict(cond.scalars)
-        if "sizes" in self.reads:
-            vectors["sizes"] = picture_sizes(size, rows)
+        vectors |= {name: torch.tensor([list(row)], dtype=torch.float32).repeat(rows, 1) for name, row in numbers.items()}
         if "guidance" in self.reads:
             scalars["guidance"] = torch.full((rows,), guidance)
         return replace(cond, vectors=vectors, scalars=scalars)

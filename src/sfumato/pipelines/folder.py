@@ -106,6 +106,11 @@ def load(
         raise _unusable(device, error) from error
 
 
+def network_folder(folder: Path) -> Path:
+    """Where a pipeline's network lies: "transformer", in published folders of a U-Net "unet"."""
+    return folder / "unet" if (folder / "unet").is_dir() else folder / "transformer"
+
+
 def is_published(folder: Path, index: Mapping[str, Any]) -> bool:
     """Whether a folder is diffusers' and not ours."""
     return index.get("_library") != "sfumato" and not (folder / "sfumato.json").is_file()
@@ -161,7 +166,7 @@ def structure(name_or_dir: str | Path) -> Network:
     """
     folder = Path(name_or_dir)
     if not (folder / "config.json").is_file():
-        folder = find(name_or_dir) / "transformer"
+        folder = network_folder(find(name_or_dir))
     return empty_network(folder)[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,8 +70,9 @@ class Draw:
     because it is `binned`.
 
     `guidance`: what the network is told, where it reads the slot "guidance", and the weight of classifier-free guidance elsewhere; `cfg`:
-    that weight where guidance is told, else None.   `loras` act as they are weighted.
+    that weight where guidance is told, else None.   `loras` act as they are weighted.   told: as in a call.
     `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes out bit for bit.
+    `part`: numbers of the first and the last time that is walked; None = to the end.
     """
 
     steps: int
@@ -88,6 +89,8 @@ class Draw:
     policies: tuple[Policy, ...] = ()
     loras: tuple[Lora, ...] = ()
     frame: tuple[int, int, int] | None = None
+    told: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    part: tuple[int, int | None] = (0, None)
 
     @property
     def weight(self) -> float:
@@ -96,7 +99,8 @@ class Draw:
 
     def record(self) -> dict[str, Any]:
         """What a picture must know of its settings to be drawn again, JSON-ready."""
-        told = {} if self.cfg is None else {"cfg": self.cfg}
+        told: dict[str, Any] = {} if self.cfg is None else {"cfg": self.cfg}
+        told |= {"told": {name: list(numbers) for name, numbers in self.told.items()}} if self.told else {}
         return {
             "negative": self.negative,
             "steps": self.steps,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..codecs.autoencoder import Autoencoder
-from ..core.call import Policy
+from ..core.call import Policy, Session
 from ..core.conditions import Slot
 from ..core.config import to_dict
 from ..core.denoiser import Denoiser
@@ -39,12 +39,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@dataclass(frozen=True)
+class Walked:
+    """Where a walk ended. latents: (B, C, h, w).   tokens: length of the longest text.   notes, sessions: as in `Pictures`."""
+
+    latents: Tensor
+    notes: tuple[str, ...]
+    tokens: int
+    sessions: tuple[Session, ...]
+
+
 @dataclass
 class TextToImage:
     """encoder: prompt -> states.   denoiser: the network and its meaning.   codec: latents <-> pixels.
 
     slots: conditioning and null forms.   identity: name and weight checksum, written into every picture.
-    card: what is known about the model (data, training, scores).
+    card: what is known about the model (data, training, scores).   notes: what every picture should say.
     """
 
     encoder: TextEncoder
@@ -54,6 +64,7 @@ class TextToImage:
     defaults: Defaults = field(default_factory=Defaults)
     identity: Mapping[str, str] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -109,6 +120,7 @@ class TextToImage:
         shift: float | None = None,
         layout: Layout | None = None,
         guide: Guide | None = None,
+        told: Mapping[str, Sequence[float]] | None = None,
         policies: Sequence[Policy] = (),
         loras: Sequence[Lora] = (),
         frame: tuple[int, int, int] | None = None,
@@ -121,6 +133,8 @@ class TextToImage:
         `layout`: how the times are laid out; `guide`: where guidance acts.   `binned`: whether to draw at the nearest trained size and to
         resize (PixArt). None = as the model's own. An `Extrapolation` among the policies takes the place of the model's own way with other
         sizes.
+        `told`: numbers of the training picture that the network reads, by slot ("original_size": (height, width), "crop": (top, left), ...
+        of Stable Diffusion XL), instead of those of a whole picture.
         Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
         `NonFiniteError` where values stop being finite.
         """
@@ -137,11 +151,15 @@ class TextToImage:
             shift=shift,
             layout=layout,
             guide=guide,
+            told=told,
             policies=policies,
             loras=loras,
             frame=frame,
         )
-        return self._draw([p for p in prompts for _ in range(num)], rows, settings, on_step)
+        prompts = [p for p in prompts for _ in range(num)]
+        if frame is None:
+            return self.pictures(prompts, rows, settings, on_step=on_step)
+        return self.pictures(*imitate(prompts, rows, frame), settings, on_step=on_step).only(frame[1])
 
     def settle(
         self,
@@ -156,6 +174,7 @@ class TextToImage:
         shift: float | None = None,
         layout: Layout | None = None,
         guide: Guide | None = None,
+        told: Mapping[str, Sequence[float]] | None = None,
         policies: Sequence[Policy] = (),
         loras: Sequence[Lora] = (),
         frame: tuple[int, int, int] | None = None,
@@ -179,48 +198,72 @@ class TextToImage:
             policies=tuple(policies),
             loras=tuple(loras),
             frame=frame,
+            told=dict(told or {}),
         )
-        self._times(settings)
+        self.times(settings)
         solvers.get(settings.solver)
         return settings
 
-    def _draw(self, prompts: list[str], rows: Rows, settings: Draw, on_step: OnStep | None) -> Pictures:
-        frame = settings.frame
-        if frame is not None:
-            prompts, rows = imitate(prompts, rows, frame)
-        conds, notes = self._conditioning(settings.loras).lanes(
-            prompts, settings.negative, settings.weight, settings.drawn, settings.guidance, frame[2] if frame else 0
-        )
-        process = self._process(settings)
-        shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.drawn))
-        latents = draw(process, DrawRequest(shape, conds), rows, on_step)
-        images = self.decode(latents, settings.size).cpu()
-        length = max((c.tokens["text"].states.shape[1] for c in conds.values() if "text" in c.tokens), default=0)
-        frames = tuple((len(rows), i, length) for i in range(len(rows)))
+    def pictures(
+        self,
+        prompts: Sequence[str],
+        rows: Rows,
+        settings: Draw,
+        *,
+        x0: Tensor | None = None,
+        xt: Tensor | None = None,
+        on_step: OnStep | None = None,
+    ) -> Pictures:
+        """A picture of each prompt and row. `x0`, `xt`: latents to start from, see `DrawRequest`."""
+        walked = self.walk(prompts, rows, settings, x0=x0, xt=xt, on_step=on_step)
+        images = self.decode(walked.latents, settings.size).cpu()
+        frames = tuple((len(rows), i, walked.tokens) for i in range(len(rows)))
+        notes = (*self.notes, *walked.notes)
         if settings.drawn != settings.size:
             notes = (*notes, f"drawn at {by(settings.drawn)}, the nearest size it was trained at, and resized to {by(settings.size)}")
         if settings.drawn != self.defaults.size and not settings.binned:
             notes = (*notes, f"this model was trained at {by(self.defaults.size)}; {by(settings.size)} is beyond what it has seen")
-        sessions = process.sessions[-len(settings.policies) :] if settings.policies else ()
-        pictures = Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings), notes, sessions)
-        return pictures if frame is None else pictures.only(frame[1])
+        return Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings), notes, walked.sessions)
+
+    def walk(
+        self,
+        prompts: Sequence[str],
+        rows: Rows,
+        settings: Draw,
+        *,
+        x0: Tensor | None = None,
+        xt: Tensor | None = None,
+        on_step: OnStep | None = None,
+    ) -> Walked:
+        """The latents that `pictures` decodes: where the walk along the times, or along the part of them that `settings` names, ends."""
+        at_least = settings.frame[2] if settings.frame else 0
+        conds, notes = self._conditioning(settings.loras).lanes(
+            prompts, settings.negative, settings.weight, settings.drawn, settings.guidance, at_least, settings.told
+        )
+        process = self._process(settings)
+        shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.drawn))
+        latents = draw(process, DrawRequest(shape, conds, x0, xt), rows, on_step)
+        length = max((c.tokens["text"].states.shape[1] for c in conds.values() if "text" in c.tokens), default=0)
+        return Walked(latents, notes, length, process.sessions[len(process.sessions) - len(settings.policies) :])
 
     def _process(self, settings: Draw) -> Ode:
         net = self.denoiser.net
         policies = (*self._own_policies(settings), *settings.policies)
         sessions = tuple(policy.begin(settings) for policy in policies)
         net.admit(policies)
+        (first, last), path = settings.part, self.denoiser.meaning.path
+        landings = settings.layout.landings(settings.steps, train_steps(path))
         carried = adapters(net, [lora.to(self.device, self.dtype) for lora in settings.loras])
         return Ode(
             self.denoiser,
             solvers.get(settings.solver)(),
-            self._times(settings),
+            self.times(settings),
             ClassifierFree(settings.weight, settings.guide),
             sessions,
             self.device,
             carried,
-            bare=settings.layout.bare,
-            landings=settings.layout.landings(settings.steps, train_steps(self.denoiser.meaning.path)),
+            noise=settings.layout.first,
+            landings=None if landings is None else landings[first:last],
         )
 
     def _own_policies(self, settings: Draw) -> tuple[Policy, ...]:
@@ -233,8 +276,11 @@ class TextToImage:
             raise UsageError("other_sizes in the defaults of a network without rotary positions", "None: there is nothing to stretch")
         return (Extrapolation(net.rotary, self.defaults.size[0] // self.patch, **to_dict(own)),)
 
-    def _times(self, settings: Draw) -> Tensor:
-        return walk_times(settings.layout, settings.steps, settings.shift, self.denoiser.meaning.path)
+    def times(self, settings: Draw) -> Tensor:
+        """(steps + 1,) fp64 times that a call is walked through, or the part of them that `settings` names."""
+        first, last = settings.part
+        times = walk_times(settings.layout, settings.steps, settings.shift, self.denoiser.meaning.path)
+        return times[first : None if last is None else last + 1]
 
     def _record(self, settings: Draw) -> dict[str, Any]:
         packed = is_packed(self.denoiser.net)

@@ -18,7 +18,7 @@ from ..core.paths import path
 from ..core.weights import read_json
 from ..sampling.schedules import Layout
 from .components import codec_factor
-from .folder import find, is_published, read_record
+from .folder import find, is_published, network_folder, read_record
 from .settings import Defaults, by, walk_times
 
 
@@ -64,7 +64,8 @@ def timetable(
     """The times of a model, by shipped name or folder; what is None is the model's own. Raises as `load` and a call of the pipeline do."""
     folder = find(name_or_dir)
     index = read_json(folder / "model_index.json")
-    _, _, shape = read_shape(folder / "transformer")
+    network = network_folder(folder)
+    _, _, shape = read_shape(network)
     factor = codec_factor(read_json(folder / "vae" / "config.json"))
     if is_published(folder, index):
         from .published.folder import network_meaning, published_defaults, read_scheduler
@@ -73,7 +74,7 @@ def timetable(
         made_of = kind(class_name(index))
         scheduler = read_scheduler(folder, made_of)
         meaning, said = network_meaning(made_of, scheduler), "scheduler/scheduler_config.json"
-        defaults = published_defaults(made_of, read_json(folder / "transformer" / "config.json"), scheduler, factor)
+        defaults = published_defaults(made_of, read_json(network / "config.json"), scheduler, factor)
         home = f"as {index['_class_name']} was released"
     else:
         record = read_record(folder)
@@ -91,7 +92,7 @@ def timetable(
 
     origins = [
         ("steps", str(steps), source("steps", home)),
-        ("size", by(size), source("size", "transformer/config.json: sample_size" if home != said else said)),
+        ("size", by(size), source("size", f"{network.name}/config.json: sample_size" if home != said else said)),
         ("path", _path(meaning), said if home != said else "sfumato.json: meaning"),
         ("layout", _layout(defaults.layout), source("layout", said)),
         ("solver", defaults.solver, said),

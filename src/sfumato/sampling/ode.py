@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,13 +22,14 @@ from .solvers import Euler, Seen, Solver, Walk, start
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """What to draw: `shape` (C, h, w) of a latent, conditions by lane, and optionally a clean latent `x0` (B, C, h, w) to start from,
-    noised to the grid's first time (image to image).
+    """What to draw: `shape` (C, h, w) of a latent, conditions by lane, and optionally a latent (B, C, h, w) to start from: a clean one,
+    `x0`, noised to the grid's first time (image to image), or one that is as noisy as that, `xt` (where another walk left off).
     """
 
     shape: tuple[int, ...]
     conds: Mapping[str, Conditions]
     x0: Tensor | None = None
+    xt: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Ode:
     """`times`: from t near 1 to 0 (see `schedules.grid`). The state is fp32; `device`: where the network runs; `adapters`: by Linear name,
     in every lane.
 
-    `bare`: noise alone stands at the first time even where that is below 1, as the spacing "leading" has it.
+    `noise`: what stands at the first time without an x0. "whole": noise, and the time has to be 1; "bare": noise, even where the time is
+    below 1, as the spacing "leading" has it; "scaled": noise times sigma.
     `landings` (steps,), for Euler alone: where each step ends; x is then taken for one of the next time. None: it ends there.
     """
 
@@ -55,7 +58,7 @@ class Ode:
     sessions: tuple[Session, ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
-    bare: bool = False
+    noise: Literal["whole", "bare", "scaled"] = "whole"
     landings: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -65,10 +68,15 @@ class Ode:
     def init(self, request: DrawRequest, rows: Rows) -> OdeRun:
         noise = rows.normal(request.shape, "noise").to(self.device)
         first = self.times[0].to(self.device)
-        if request.x0 is None and float(first) != 1.0 and not self.bare:
+        if request.x0 is request.xt is None and float(first) != 1.0 and self.noise == "whole":
             raise UsageError(f"the grid starts at t = {float(first):.3f}", "give x0 to start from, or a grid that starts at 1")
-        x = noise if request.x0 is None else self.denoiser.path.mix(request.x0.to(self.device), noise, first)
         alpha, sigma = self._at(self.times)
+        if request.xt is not None:
+            x = request.xt.to(self.device)
+        elif request.x0 is not None:
+            x = self.denoiser.path.mix(request.x0.to(self.device), noise, first)
+        else:
+            x = noise * sigma[0].to(noise) if self.noise == "scaled" else noise
         walk = start(x / (alpha[0] + sigma[0]).float().to(x), sigma / (alpha + sigma))
         return OdeRun(walk, {lane: cond.to(self.device) for lane, cond in request.conds.items()})
 

@@ -76,6 +76,8 @@ class Layout:
     `offset`, "trailing" every (N / n)-th down from the last; "uniform": fractional steps, as DPM-Solver's and PixArt's own code has them.
     spare: "linspace" and "leading" lay out n + 1 steps and leave out the least noisy one (DPM-Solver's way; DDIM's is without).
     end: where the last step lands, the "data" or the "first" trained step.
+    noise: what stands at the first step, where a little of the data is left: noise alone ("bare"; DDIM, DPM-Solver), or no stronger than
+    it is there ("scaled"; Euler in sigmas).
     stride: how far a step goes: to the "next" one walked, as in DDIM's paper, or a "fixed" N // n down, as in diffusers' DDIM, which then
     takes the picture for one of the next step all the same. They differ with "linspace", and with "trailing" where n does not divide N.
     scaling: how the shift of a flow follows the size: as sqrt("pixels") (SD3's paper), not at all ("fixed": SD3's code), or by
@@ -88,11 +90,13 @@ class Layout:
     offset: int = 0
     spare: bool = False
     end: Literal["data", "first"] = "data"
+    noise: Literal["bare", "scaled"] = "bare"
     stride: Literal["next", "fixed"] = "next"
 
     def __post_init__(self) -> None:
-        if not self.discrete and (self.offset or self.spare or self.end != "data" or self.stride != "next"):
-            raise ConfigError(f"a {self.kind!r} layout with offset, spare, end or stride", "these belong to discrete schedules")
+        plain = not self.offset and not self.spare and (self.end, self.noise, self.stride) == ("data", "bare", "next")
+        if not self.discrete and not plain:
+            raise ConfigError(f"a {self.kind!r} layout with offset, spare, end, noise or stride", "these belong to discrete schedules")
         if self.stride == "fixed" and (self.spare or self.kind == "uniform"):
             raise ConfigError(
                 "a fixed stride over DPM-Solver's steps", "it is DDIM's, with linspace, leading or trailing and no spare step"
@@ -105,14 +109,14 @@ class Layout:
         return self.kind not in ("paper", "released", "late", "below")
 
     @property
-    def bare(self) -> bool:
-        """Whether noise alone stands at the first time, which may be below 1."""
-        return self.discrete or self.whole
-
-    @property
     def whole(self) -> bool:
         """Whether it is of a solver that counts a flow's time in thousandths, in diffusers at least: DPM-Solver's and UniPC's."""
         return self.kind in ("late", "below")
+
+    @property
+    def first(self) -> Literal["whole", "bare", "scaled"]:
+        """What stands at the first time (see `Ode.noise`), which may be below 1 but for "whole"."""
+        return self.noise if self.discrete or self.whole else "whole"
 
     def times(self, steps: int, alpha: float, train_steps: int = 1000) -> Tensor:
         """(steps + 1,) fp64 times; of a discrete schedule of `train_steps` they begin below 1 with "leading". `alpha`: a flow's shift."""

@@ -1,6 +1,7 @@
 """The names in LoRA files: `prefix` + module + part, in the spellings of diffusers, PEFT, kohya and ai-toolkit, onto our Linears.
 
-    transformer.transformer_blocks.0.attn.to_q.lora_A.weight             diffusers (and ai-toolkit for FLUX.1); unet. for a U-Net
+    transformer.transformer_blocks.0.attn.to_q.lora_A.weight             diffusers (and ai-toolkit for FLUX.1); unet. for a U-Net,
+                         ... attn1.processor.to_q_lora.down.weight       where it was first written so
     base_model.model.transformer_blocks.0.attn.to_q.lora_A.weight        PEFT
     lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight, .alpha      kohya: underscores for dots, the first release's names
     diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight           ai-toolkit, ComfyUI: the first release's names
@@ -67,6 +68,8 @@ OTHER_KINDS: Mapping[str, str] = {
     r"diff(_b)?|set_weight|w_norm|b_norm": "a full difference of weights and no LoRA",
     r"lora_[AB](\.[^.]+)?\.bias": "a LoRA with biases; they are not computed here",
 }
+# Once an attention's LoRA belonged to its processor.
+_PROCESSOR = re.compile(r"\.processor\.to_(q|k|v|out)_lora\.")
 _PART = re.compile("|".join(rf"(?P<{kind}{i}>\.{pattern}$)" for i, (pattern, kind) in enumerate(PARTS.items())))
 _OTHER = re.compile("|".join(rf"(?P<k{i}>\.({pattern})$)" for i, pattern in enumerate(OTHER_KINDS)))
 
@@ -88,7 +91,7 @@ class Key:
 def parse(key: str) -> Key:
     """Any key at all; one that is no part of a LoRA says so."""
     prefix = next((p for p in PREFIXES if key.startswith(p)), "")
-    rest = key.removeprefix(prefix)
+    rest = _PROCESSOR.sub(lambda found: f".to_{found[1].replace('out', 'out.0')}.lora.", key.removeprefix(prefix))
     if found := _PART.search(rest):
         return Key(prefix, rest[: found.start()], str(found.lastgroup).rstrip("0123456789"))
     if found := _OTHER.search(rest):

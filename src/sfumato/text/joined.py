@@ -1,6 +1,7 @@
 """Several encoders that read one prompt, joined into the states of one network, as published pipelines join them.
 
-"one"        the only encoder's states                                                                        PixArt
+"one"        the only encoder's states and pooled vector                        PixArt, Stable Diffusion 1 and 2, SDXL's refiner
+"beside"     [CLIP-L | CLIP-G] side by side; pooled: CLIP-G's                                                   SDXL (arXiv 2307.01952)
 "stacked"    [CLIP-L | CLIP-G] side by side, widened with zeros, then T5's tokens; pooled: both CLIPs'         SD3 (arXiv 2403.03206)
 "pooled"     T5's tokens; pooled: CLIP's                                                                       FLUX.1
 "tapped"     T5's tokens; a language model's layers as "taps"; pooled: both CLIPs'                             HiDream-I1
@@ -22,7 +23,7 @@ from .adapted import Changes
 from .encoded import TextStates
 from .transformers_encoder import TransformersEncoder
 
-How = Literal["one", "stacked", "pooled", "tapped"]
+How = Literal["one", "beside", "stacked", "pooled", "tapped"]
 
 
 class Joined:
@@ -33,17 +34,19 @@ class Joined:
     """
 
     def __init__(self, name: str, parts: Mapping[str, TransformersEncoder], how: How, width: int, silent: int = 0) -> None:
-        needed = {"one": (1,), "stacked": (2, 3), "pooled": (2,), "tapped": (4,)}[how]
+        needed = {"one": (1,), "beside": (2,), "stacked": (2, 3), "pooled": (2,), "tapped": (4,)}[how]
         if len(parts) not in needed:
             raise ConfigError(f"{len(parts)} encoders joined as {how!r}", f"{' or '.join(map(str, needed))} are needed")
         self.name, self.parts, self.how, self.width, self.silent = name, dict(parts), how, width, silent
         encoders = list(parts.values())
         last = encoders[2] if how == "tapped" else encoders[-1]
-        tokens = sum(e.width for e in encoders[:2]) if how == "stacked" else last.width
+        tokens = sum(e.width for e in encoders[:2]) if how in ("beside", "stacked") else last.width
         if tokens > width or (tokens != width and how != "stacked") or (len(encoders) == 3 and encoders[2].width != width):
             raise ConfigError(f"text states are {tokens} wide, the network reads {width}", "encoders and network come from one place")
         pooled = [e.pooled_width or 0 for e in encoders]
-        self.pooled_width: int | None = (sum(pooled[:2]) if how in ("stacked", "tapped") else pooled[0]) or None
+        self.pooled_width: int | None = (
+            sum(pooled[:2]) if how in ("stacked", "tapped") else pooled[-1] if how == "beside" else pooled[0]
+        ) or None
         self.max_tokens = sum(e.max_tokens for e in encoders[1:]) + silent if how == "stacked" else last.max_tokens
 
     def adapted(self, changes: Mapping[str, Changes]) -> Joined:
@@ -74,6 +77,8 @@ class Joined:
             return read[0]
         if self.how == "pooled":
             return replace(read[1], pooled=read[0].pooled)
+        if self.how == "beside":
+            return replace(read[1], tokens=torch.cat([each.tokens for each in read], dim=-1))
         first, second, *rest = read
         assert first.pooled is not None and second.pooled is not None
         pooled = torch.cat([first.pooled, second.pooled], dim=-1)

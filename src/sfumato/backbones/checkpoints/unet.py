@@ -1,6 +1,6 @@
 """The U-Nets of Stable Diffusion 1, 2 and XL (base and refiner) and of Kandinsky 2.2's decoder as diffusers' `UNet2DConditionModel`.
 
-Names are made along the program (`unet.plan`), theirs and those of the first release side by side. Its config says nothing of the pooled
+Names are made along the program (`unet_plan.py`), theirs and those of the first release side by side. Its config says nothing of the pooled
 vector and of the sizes behind it but how wide they are together: five numbers (the refiner's) where the pooled vector then is as wide as
 the states that are read, six otherwise.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from ...core.denoiser import Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError
-from ..unet import Part, UNetConfig, plan
+from ..unet_plan import Part, UNetConfig, plan
 from . import Format, Rule, rule
 
 BASE, REFINER = ("original_size", "crop", "target_size"), ("original_size", "crop", "aesthetic")

@@ -32,7 +32,7 @@ from ..components import read_codec, refuse_pickles, save_codec
 from ..identity import Identity
 from ..settings import Defaults
 from ..text_to_image import TextToImage
-from .kinds import WAYS, Kind, Text, Ways, class_name, kind
+from .kinds import WAYS, ZEROS, Kind, Text, Ways, class_name, kind
 from .schedulers import Scheduler, read, write
 
 
@@ -57,22 +57,27 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
     made_of = _asked(name, kind(name, wishes.ways), wishes)
     _check_components(folder, index, name, made_of)
     scheduler = read_scheduler(folder, made_of)
-    config = read_json(folder / "transformer" / "config.json")
-    for component in ("transformer", "vae"):
+    config = read_json(folder / made_of.component / "config.json")
+    for component in (made_of.component, "vae"):
         refuse_pickles(folder / component)
     if (found := class_of(config)) != made_of.transformer:
-        raise ConfigError(f"{folder / 'transformer' / 'config.json'} is of a {found}", f"a {name} has a {made_of.transformer}")
-    net = load_network(folder / "transformer")
+        raise ConfigError(f"{folder / made_of.component / 'config.json'} is of a {found}", f"a {name} has a {made_of.transformer}")
+    net = load_network(folder / made_of.component)
     codec, shape = read_codec(folder / "vae"), cast(Any, net.config)
     return TextToImage(
         encoder=_encoder(folder, index, name, made_of, config, net, wishes, device, dtype),
         denoiser=Denoiser(net, network_meaning(made_of, scheduler)),
         codec=codec,
         # The class that stands for none is one beyond the classes.
-        slots=tuple(replace(slot, value=float(shape.classes)) if slot.null == "value" else slot for slot in made_of.slots),
+        slots=tuple(replace(slot, value=float(shape.classes)) if slot.null == "value" else slot for slot in made_of.told(index)),
         defaults=published_defaults(made_of, config, scheduler, codec.factor),
-        identity=Identity(folder.name, {"sha256": _weights(folder / "transformer"), "codec_sha256": _weights(folder / "vae")}),
+        identity=Identity(folder.name, {"sha256": _weights(folder / made_of.component), "codec_sha256": _weights(folder / "vae")}),
+        notes=tuple(f"this folder's {part} is not run here" for part in made_of.unrun if part == "safety_checker" and _has(index, part)),
     )
+
+
+def _has(index: Mapping[str, Any], part: str) -> bool:
+    return (index.get(part) or [None, None])[1] is not None
 
 
 def network_meaning(made_of: Kind, scheduler: Scheduler) -> Meaning:
@@ -139,21 +144,20 @@ def published_defaults(made_of: Kind, config: Mapping[str, Any], scheduler: Sche
 def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of: Kind) -> None:
     """Refuse a folder without a component that is needed, with one that would be ignored, or of another class than is computed."""
     needed: dict[str, tuple[str, ...]] = {
-        "transformer": (made_of.transformer, FORMER_CLASS),
+        made_of.component: (made_of.transformer, FORMER_CLASS),
         "vae": (made_of.codec,),
         "scheduler": made_of.schedulers,
     }
     needed |= {text.folder: text.classes for text in made_of.texts} | {text.tokenizer: () for text in made_of.texts}
     optional = {part for text in made_of.texts if text.optional for part in (text.folder, text.tokenizer)}
     for part, classes in needed.items():
-        entry = index.get(part) or [None, None]
-        if entry[1] is None:
+        if not _has(index, part):
             if part not in optional:
                 raise WeightsError(f"{folder / 'model_index.json'} has no {part}", f"a {name} needs {', '.join(needed)}")
-        elif classes and entry[1] not in classes:
-            raise UnknownNameError(f"class of a {name}'s {part}", str(entry[1]), classes)
+        elif classes and index[part][1] not in classes:
+            raise UnknownNameError(f"class of a {name}'s {part}", str(index[part][1]), classes)
     for part, entry in index.items():
-        if not part.startswith("_") and part not in needed and isinstance(entry, list) and entry[1] is not None:
+        if not part.startswith("_") and part not in {*needed, *made_of.unrun} and isinstance(entry, list) and entry[1] is not None:
             raise ConfigError(f"{folder / 'model_index.json'} has a {part} ({entry[1]})", f"a {name} is drawn from {', '.join(needed)}")
 
 
@@ -174,7 +178,7 @@ def _encoder(
             hidden=text.hidden, ends=text.taps, device=device, dtype=dtype,
         )  # fmt: skip
 
-    parts = {text.folder: load(text) for text in made_of.texts if (index.get(text.folder) or [None, None])[1] is not None}
+    parts = {text.folder: load(text) for text in made_of.texts if _has(index, text.folder)}
     absent = [text for text in made_of.texts if text.folder not in parts]
     return Joined(name, parts, made_of.joined, shape.text_width, sum(asked or text.tokens for text in absent))
 
@@ -202,16 +206,22 @@ def save_published(pipe: TextToImage, folder: Path, dtype: torch.dtype | None = 
     scheduler = Scheduler(meaning if isinstance(meaning.path, Betas) else Meaning(), defaults.layout, defaults.solver, defaults.shift)
     if meaning not in [network_meaning(kind(name, ways), scheduler) for ways in WAYS]:
         raise UsageError(f"a {name} whose network means {meaning}", "save it in sfumato's own format")
-    config = write(scheduler)
+    config = write(scheduler, made_of.schedulers)
     if (family := of_family(backbones.name_of(type(pipe.denoiser.net))).class_name) != made_of.transformer:
         raise UsageError(f"a {name} with a {family}", f"its transformer is a {made_of.transformer}")
     write_json(folder / "scheduler" / "scheduler_config.json", config)
-    _write_network(pipe, folder / "transformer", made_of, dtype)
+    _write_network(pipe, folder / made_of.component, made_of, dtype)
     save_codec(pipe.codec, folder / "vae", dtype=dtype)
     index: dict[str, Any] = {"_class_name": name, "_diffusers_version": _diffusers_version()}
-    index |= {"transformer": ["diffusers", made_of.transformer], "vae": ["diffusers", made_of.codec]}
+    index |= {made_of.component: ["diffusers", made_of.transformer], "vae": ["diffusers", made_of.codec]}
     index["scheduler"] = ["diffusers", config["_class_name"]]
-    index |= {part: [None, None] for part in made_of.optional}
+    index |= {part: [None, None] for part in (*made_of.optional, *made_of.unrun)}
+    if "safety_checker" in made_of.unrun:
+        index["requires_safety_checker"] = False
+    if made_of.zeros is not None:
+        index[ZEROS] = all(slot.null == "zeros" for slot in pipe.slots)
+    if "text_encoder" in made_of.optional:
+        index["requires_aesthetics_score"] = "aesthetic" in pipe.denoiser.net.slots
     if isinstance(encoder, Labels):
         index |= {"id2label": encoder.published} if encoder.published else {}
     else:

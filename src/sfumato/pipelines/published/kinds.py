@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ...backbones.checkpoints import formats
 from ...core.conditions import Slot
 from ...core.errors import ConfigError, UnknownNameError
 from ...sampling.guidance import Guide
@@ -55,12 +56,15 @@ class Text:
 class Kind:
     """One pipeline class of diffusers.
 
-    `texts`: none = it is asked for class labels.   `even`: hands evenly spaced sigmas to its scheduler.   `side`: tokens' rows that it was
-    trained at, where the transformer's config does not say (latent cells).   `binned`: drawn at the nearest of the sizes it was trained at.
+    `transformer`: the network's class.   `texts`: none = it is asked for class labels.   `even`: hands evenly spaced sigmas to its
+    scheduler.   `side`: tokens' rows that it was trained at, where the transformer's config does not say (latent cells).   `binned`: drawn
+    at the nearest of the sizes it was trained at.
     `optional`: components that may be null, and have to be: they are of uses that are not drawn here.
     `distilled`: (steps, guidance) by shift where the scheduler renoises.   `untold`: `settings` where the network is told no guidance,
     though others of its class are.   `sized`: its shift may follow the picture's size.   `codec`: diffusers' class of the vae.
     `exact`: its network is told the time as it is, where diffusers' solver tells whole thousandths.
+    `unrun`: components that may be there and change nothing in a picture but are not run here, which every picture then says.
+    `zeros`: whether an absent negative prompt is zeros unless the folder says otherwise; None: it is the empty prompt, always.
     """
 
     transformer: str
@@ -81,6 +85,18 @@ class Kind:
     exact: bool = False
     guide: Guide = field(default_factory=Guide)
     other_sizes: OtherSizes | None = None
+    unrun: tuple[str, ...] = ()
+    zeros: bool | None = None
+
+    @property
+    def component(self) -> str:
+        """The network's folder."""
+        return formats.get(self.transformer).component
+
+    def told(self, index: Mapping[str, Any]) -> tuple[Slot, ...]:
+        """The slots, with the null forms that model_index.json asks for."""
+        zeros = self.zeros is not None and index.get(ZEROS, self.zeros)
+        return tuple(replace(slot, null="zeros") for slot in self.slots) if zeros else self.slots
 
     def settings(self, transformer: Mapping[str, Any]) -> tuple[int, float, int | None]:
         """Steps, guidance and T5's tokens (None: the table's) for a transformer of this config."""
@@ -110,12 +126,16 @@ ASSISTANT = (
     "You are an assistant designed to generate superior images with the superior degree of image-text alignment based on textual prompts "
     "or user prompts."
 )
+ZEROS = "force_zeros_for_empty_prompt"
 # FLUX.1 schnell is the pipeline class of dev with a network that is told no guidance.
 SCHNELL = (4, 1.0, 256)
 _DISCRETE = ("DPMSolverMultistepScheduler", "DDIMScheduler")
 _FLOW = ("FlowMatchEulerDiscreteScheduler",)
 _T5 = ("T5EncoderModel",)
 _PROJECTED = ("CLIPTextModelWithProjection",)
+_STABLE = ("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler")
+_XL = ("EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler")
+_SECOND = Text("text_encoder_2", "tokenizer_2", _PROJECTED, layer=-2, padding="attended")
 # The uncond lane reads the empty prompt in all of them.
 _TEXT, _POOLED, _TAPS = (Slot(name, null="empty") for name in ("text", "pooled", "taps"))
 
@@ -201,6 +221,40 @@ KINDS: Mapping[str, Kind] = {
         guidance=4.0,
         even=True,
         guide=Guide(renorm="picture"),
+    ),
+    "StableDiffusionPipeline": Kind(
+        "UNet2DConditionModel",
+        (Text("text_encoder", "tokenizer", ("CLIPTextModel",), padding="attended"),),
+        "one",
+        _STABLE,
+        (_TEXT,),
+        steps=50,
+        guidance=7.5,
+        optional=("image_encoder",),
+        unrun=("safety_checker", "feature_extractor"),
+    ),
+    "StableDiffusionXLPipeline": Kind(
+        "UNet2DConditionModel",
+        (Text("text_encoder", "tokenizer", ("CLIPTextModel",), layer=-2, padding="attended"), _SECOND),
+        "beside",
+        _XL,
+        (_TEXT, _POOLED),
+        steps=50,
+        guidance=5.0,
+        optional=("image_encoder", "feature_extractor"),
+        zeros=True,
+    ),
+    # The refiner: it reads the second encoder alone and goes on from a picture.
+    "StableDiffusionXLImg2ImgPipeline": Kind(
+        "UNet2DConditionModel",
+        (_SECOND,),
+        "one",
+        _XL,
+        (_TEXT, _POOLED),
+        steps=50,
+        guidance=5.0,
+        optional=("text_encoder", "tokenizer", "image_encoder", "feature_extractor"),
+        zeros=True,
     ),
     "HiDreamImagePipeline": Kind(
         "HiDreamImageTransformer2DModel",

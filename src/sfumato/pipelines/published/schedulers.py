@@ -6,7 +6,7 @@ Every field is used, has to hold one value, or is idle while those do. One that 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -17,6 +17,8 @@ from ...core.paths import Prediction
 from ...sampling.schedules import Layout
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+# What a config keeps of the scheduler that the pipeline was first published with, where its own class does not know it.
+LEFT_OVER = frozenset({"skip_prk_steps", "clip_sample", "set_alpha_to_one", "sample_max_value"})
 # The cap of squaredcos_cap_v2; beta_start and beta_end say nothing there.
 SQUARED_COSINE = (0.0, 0.999)
 
@@ -45,7 +47,7 @@ class Table:
         """The used fields. Raises `ConfigError` for an unknown field and for a value that nothing here computes with."""
         known = {**self.used, **self.fixed, **self.idle}
         for field, value in config.items():
-            if field.startswith("_"):
+            if field.startswith("_") or (field in LEFT_OVER and field not in known):
                 continue
             if field not in known:
                 raise ConfigError(UnknownNameError(f"field of a {name} config", field, known).args[0])
@@ -113,6 +115,25 @@ TABLES = {
         fixed={**_PLAIN, "clip_sample": False},
         idle={**_THRESHOLD, "clip_sample_range": 1.0},
     ),
+    "EulerDiscreteScheduler": Table(
+        used={**_BETAS, "timestep_spacing": "linspace"},
+        fixed={
+            "trained_betas": None,
+            "final_sigmas_type": "zero",
+            **_OTHER_SIGMAS,
+            "interpolation_type": "linear",
+            "timestep_type": "discrete",
+            "sigma_min": None,
+            "sigma_max": None,
+        },
+        idle={},
+    ),
+    "PNDMScheduler": Table(
+        used={**{k: v for k, v in _BETAS.items() if "snr" not in k}, "set_alpha_to_one": False, "skip_prk_steps": False},
+        # With the other spacings the next step is not the one it goes to.
+        fixed={"trained_betas": None, "timestep_spacing": "leading"},
+        idle={},
+    ),
     "FlowMatchEulerDiscreteScheduler": Table(_SHIFTED, {**_FLOW_FIXED, "stochastic_sampling": False}, {}),
     "FlowMatchLCMScheduler": Table(_SHIFTED, {**_FLOW_FIXED, "scale_factors": None}, {"upscale_mode": "bicubic"}),
     "UniPCMultistepScheduler": Table(
@@ -150,9 +171,6 @@ TABLES = {
 }
 
 
-_FLOWS = {"euler": "FlowMatchEulerDiscreteScheduler", "renoise": "FlowMatchLCMScheduler"}
-
-
 def read(config: Mapping[str, Any], even: bool = False) -> Scheduler:
     """What a scheduler_config.json means. `even`: the pipeline hands evenly spaced sigmas to a flow's scheduler (FLUX's does; SD3's leaves
     them to it, which shifts twice). Raises `UnknownNameError` for a scheduler class, `ConfigError` for a field, that is not supported.
@@ -174,6 +192,18 @@ def read(config: Mapping[str, Any], even: bool = False) -> Scheduler:
     meaning = Meaning(PREDICTIONS[said["prediction_type"]], _schedule(name, said), "steps")
     if name == "DDIMScheduler":
         return Scheduler(meaning, _spacing(said, said["set_alpha_to_one"], spare=False), "euler")
+    if name == "PNDMScheduler":
+        if not said["skip_prk_steps"] or meaning.prediction != "eps":
+            raise ConfigError(
+                f"{name} with skip_prk_steps = {said['skip_prk_steps']} and prediction_type = {said['prediction_type']!r}",
+                "True and 'epsilon': other steps are not computed here",
+            )
+        return Scheduler(meaning, Layout("leading", offset=said["steps_offset"], end=_end(said["set_alpha_to_one"])), "plms")
+    if name == "EulerDiscreteScheduler":
+        if said["timestep_spacing"] == "linspace":
+            raise ConfigError(f"{name} with timestep_spacing = 'linspace'", "leading or trailing: fractional steps are not computed here")
+        noise: Literal["bare", "scaled"] = "bare" if said["timestep_spacing"] == "leading" else "scaled"
+        return Scheduler(meaning, replace(_spacing(said, True, spare=False), noise=noise), "euler")
     to_data = said["final_sigmas_type"] == "zero"
     if not to_data and (said["euler_at_final"] or not said["lower_order_final"]):
         raise ConfigError(
@@ -214,8 +244,8 @@ def _schedule(name: str, said: Mapping[str, Any]) -> Betas:
     curve = said["beta_schedule"]
     ends = SQUARED_COSINE if curve == "squaredcos_cap_v2" else (float(said["beta_start"]), float(said["beta_end"]))
     terminal: Literal["trained", "zero", "tiny"] = "trained"
-    if said["rescale_betas_zero_snr"]:
-        terminal = "tiny" if name == "DPMSolverMultistepScheduler" else "zero"
+    if said.get("rescale_betas_zero_snr"):
+        terminal = "zero" if name == "DDIMScheduler" else "tiny"
     return Betas(curve, *ends, steps=said["num_train_timesteps"], terminal=terminal)
 
 
@@ -225,46 +255,54 @@ def _spacing(said: Mapping[str, Any], to_data: bool, spare: bool) -> Layout:
         raise ConfigError(f"timestep_spacing is {kind!r}", "linspace, leading or trailing")
     # The other spacings do not read the offset, there as here.
     offset = said["steps_offset"] if kind == "leading" else 0
-    return Layout(kind, offset=offset, spare=spare, end="data" if to_data else "first")
+    return Layout(kind, offset=offset, spare=spare, end=_end(to_data))
 
 
-def write(scheduler: Scheduler) -> dict[str, Any]:
-    """A scheduler_config.json that `read` gives back as `scheduler`, every field written. Raises `ConfigError` where diffusers has none."""
-    meaning, layout = scheduler.meaning, scheduler.layout
-    if isinstance(meaning.path, Betas):
-        name = "DPMSolverMultistepScheduler" if layout.spare else "DDIMScheduler"
-        said = _written(meaning.path, meaning, layout, scheduler.solver)
-    elif layout.kind == "below":
-        name, said = "UniPCMultistepScheduler", {"flow_shift": scheduler.shift}
-    elif layout.kind == "late":
-        name = "DPMSolverMultistepScheduler"
-        said = {"use_flow_sigmas": True, "flow_shift": scheduler.shift, "prediction_type": "flow_prediction"}
-        said["solver_order"] = 2 if scheduler.solver == "dpm++2m" else 1
-    elif meaning == Meaning() and scheduler.solver in _FLOWS and layout.scaling != "pixels":
-        name, (low, base, high, most) = _FLOWS[scheduler.solver], layout.tokens
-        said = {"shift": scheduler.shift, "use_dynamic_shifting": layout.scaling == "tokens", "base_shift": base, "max_shift": most}
-        said |= {"base_image_seq_len": int(low), "max_image_seq_len": int(high)}
-    else:
-        raise ConfigError(f"no scheduler of diffusers draws with {scheduler}", "save in sfumato's own format")
-    table = TABLES[name]
-    config = {"_class_name": name, **table.idle, **table.fixed, **table.used, **{k: v for k, v in said.items() if k in table.used}}
+def _end(to_data: bool) -> Literal["data", "first"]:
+    return "data" if to_data else "first"
+
+
+def write(scheduler: Scheduler, names: Collection[str] = tuple(TABLES)) -> dict[str, Any]:
+    """A scheduler_config.json that `read` gives back as `scheduler`, every field written, of the first class among `names` that draws so.
+
+    Raises `ConfigError` where none does.
+    """
     # A folder does not say how far DDIM goes: it is read as the paper has it, and drawn by diffusers with its own stride.
-    if read(config, even=layout.kind == "paper") != replace(scheduler, layout=replace(layout, stride="next")):
-        raise ConfigError(f"no {name} draws with {scheduler}", "save in sfumato's own format")
-    return config
+    wanted = replace(scheduler, layout=replace(scheduler.layout, stride="next"))
+    said = _written(scheduler) if isinstance(scheduler.meaning.path, Betas) else _written_flow(scheduler)
+    for name in names:
+        table = TABLES[name]
+        config = {"_class_name": name, **table.idle, **table.fixed, **table.used, **{k: v for k, v in said.items() if k in table.used}}
+        try:
+            if read(config, even=wanted.layout.kind == "paper") == wanted:
+                return config
+        except ConfigError:  # this class has other fields fixed
+            continue
+    raise ConfigError(f"no scheduler of diffusers draws with {scheduler}", "save in sfumato's own format")
 
 
-def _written(betas: Betas, meaning: Meaning, layout: Layout, solver: str) -> dict[str, Any]:
+def _written_flow(scheduler: Scheduler) -> dict[str, Any]:
+    layout, (low, base, high, most) = scheduler.layout, scheduler.layout.tokens
+    said = {"shift": scheduler.shift, "use_dynamic_shifting": layout.scaling == "tokens", "base_shift": base, "max_shift": most}
+    said |= {"base_image_seq_len": int(low), "max_image_seq_len": int(high), "flow_shift": scheduler.shift}
+    solver = {"prediction_type": "flow_prediction", "solver_order": 2 if scheduler.solver == "dpm++2m" else 1}
+    return said | {"use_flow_sigmas": layout.kind == "late", **solver}
+
+
+def _written(scheduler: Scheduler) -> dict[str, Any]:
+    betas, meaning, layout = scheduler.meaning.path, scheduler.meaning, scheduler.layout
+    assert isinstance(betas, Betas)
     return {
         "num_train_timesteps": betas.steps,
         "beta_start": betas.start,
         "beta_end": betas.end,
         "beta_schedule": betas.curve,
         "rescale_betas_zero_snr": betas.terminal != "trained",
-        "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[meaning.prediction],
+        "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}.get(meaning.prediction),
         "timestep_spacing": layout.kind,
         "steps_offset": layout.offset,
-        "solver_order": 2 if solver == "dpm++2m" else 1,
+        "solver_order": 2 if scheduler.solver == "dpm++2m" else 1,
+        "skip_prk_steps": True,
         "final_sigmas_type": "zero" if layout.end == "data" else "sigma_min",
         "set_alpha_to_one": layout.end == "data",
     }
