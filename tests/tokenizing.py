@@ -1,4 +1,4 @@
-"""Tiny tokenizers made of one sentence: T5's pieces, byte-level BPE for CLIP and language models."""
+"""Tiny tokenizers made of one sentence: T5's pieces, byte-level BPE for CLIP, Gemma and other language models."""
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -19,9 +19,11 @@ def tiny_tokenizer(kind: str) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    specials = ["<|startoftext|>"] if kind == "qwen2" else []
+    specials = {"qwen2": ["<|startoftext|>"], "gemma": ["<pad>", "<eos>", "<bos>"]}.get(kind, [])
     tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, special_tokens=specials))
-    if kind != "qwen2":
+    if kind == "gemma":
+        tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 2)])
+    elif kind != "qwen2":
         tokenizer.normalizer = normalizers.Lowercase()
         # CLIP's end-of-text token has the highest id, and old configs lean on it.
         tokenizer.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])

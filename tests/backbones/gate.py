@@ -62,7 +62,12 @@ def batch(net: Network, rows: slice = slice(None)) -> tuple[dict[str, Stream], C
     vectors = {**cond.vectors, "original_size": sizes, "crop": sizes.flip(0), "target_size": sizes.flip(1)}
     # Two layers of a language model, side by side.
     tokens = {**cond.tokens, "taps": conditions([2, 4, 1, 3], width=16, seed=1).tokens["text"]}
-    scalars = {"class": torch.tensor([2, 0, 3, 5])}
+    scalars = {"class": torch.tensor([2, 0, 3, 5]), "kind": torch.tensor([1, 0, 0, 1])}
+    generator, shape = torch.Generator().manual_seed(1), vars(net.config)
+    others = {"clip": (4, 1, shape.get("clip_width")), "text": (4, shape.get("words"), shape.get("text_width"))}
+    for name in net.inputs[1:]:
+        level = streams["image"].t if name == "clip" else torch.linspace(0.8, 0.0, 4)
+        streams |= {name: Stream(torch.randn(*others[name], generator=generator), t=level)}
     cond = Conditions(*({n: v for n, v in slot.items() if n in net.slots} for slot in (tokens, vectors, scalars)))
     return {n: Stream(s.x[rows], t=s.t[rows]) for n, s in streams.items()}, cond.rows(rows)
 

@@ -81,6 +81,10 @@ HIDREAM = {
     "num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "patch_size": 2,
     "text_emb_dim": 6, "caption_channels": [10, 12], "axes_dims_rope": (8, 4, 4), "max_resolution": (12, 12), "llama_layers": [0, 2, 1],
 }  # fmt: skip
+UNI = {
+    "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "sample_size": 8,
+    "patch_size": 2, "num_text_tokens": 5, "text_dim": 10, "clip_img_dim": 6, "activation_fn": "gelu",
+}  # fmt: skip
 CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("PixArtTransformer2DModel", PIXART, (8, 8)),
     ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 0.5, "out_channels": 4}, (6, 10)),
@@ -131,6 +135,10 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
         {**HIDREAM, "num_routed_experts": 0, "max_resolution": (10, 6), "axes_dims_rope": (4, 6, 6)},
         (6, 10),
     ),
+    # Learned positions, of one size.
+    ("UniDiffuserModel", UNI, (8, 8)),
+    ("UniDiffuserModel", {**UNI, "use_data_type_embedding": True, "num_layers": 5, "attention_bias": True}, (8, 8)),
+    ("UniDiffuserModel", {**UNI, "patch_size": 1, "sample_size": 3, "in_channels": 3, "out_channels": 3, "clip_img_dim": 1}, (3, 3)),
 ]
 
 
@@ -205,6 +213,14 @@ def asked(net: Network, theirs: torch.nn.Module, size: tuple[int, int]) -> tuple
         vectors, turns = {}, get_2d_rotary_pos_embed_lumina(config.width // config.heads, 16, 16)
         keep = cond["text"].keep
         answer = theirs(x, torch.tensor([0.37]), states, keep, turns, cross_attention_kwargs={}, return_dict=False)[0]
+    elif type(theirs).__name__ == "UniDiffuserModel":
+        clip, kind = torch.randn(1, 1, config.clip_width, generator=generator), torch.tensor([1])
+        cond, vectors, scalars = {}, {}, {"kind": kind} if config.kinds else {}
+        streams |= {"clip": Stream(clip), "text": Stream(states, t=torch.tensor([0.82]))}
+        # diffusers' class takes whole steps or fractions of them.
+        parts = theirs(x, clip, states, torch.tensor([370.0]), torch.tensor([820.0]), kind)
+        pred = net(streams, Conditions({}, {}, scalars)).pred
+        return torch.cat([p.flatten() for p in pred.values()]), torch.cat([p.flatten() for p in parts])
     elif type(theirs).__name__ == "Lumina2Transformer2DModel":
         vectors = {}
         answer = theirs(x, torch.tensor([0.37]), states, cond["text"].keep, return_dict=False)[0]

@@ -12,6 +12,7 @@ import torch
 from sfumato.cli.generate import Generate
 from sfumato.pipelines import Defaults, TextToImage, load
 from sfumato.pipelines.settings import Draw
+from sfumato.sampling.guidance import Guide
 from sfumato.sampling.schedules import Layout
 from sfumato.surgery import fresh
 
@@ -88,11 +89,23 @@ def test_quiet_hides_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         assert ("pictures" in capsys.readouterr().err) is not quiet
 
 
-DEFAULTS: dict[str, Any] = {"size": (48, 32), "steps": 3, "guidance": 2.0, "solver": "heun", "shift": 3.0, "layout": Layout("released")}
+DEFAULTS: dict[str, Any] = {
+    "size": (48, 32),
+    "steps": 3,
+    "guidance": 2.0,
+    "solver": "heun",
+    "shift": 3.0,
+    "layout": Layout("released"),
+    "guide": Guide(channels=2),
+}
 
 # Fields that other files test: name the test there.
 OTHER_TESTS: dict[str, dict[str, str]] = {
-    "Defaults": {"cfg": "tests/pipelines/test_flux.py", "bins": "tests/pipelines/test_pixart_sizes.py"},
+    "Defaults": {
+        "cfg": "tests/pipelines/test_flux.py",
+        "bins": "tests/pipelines/test_pixart_sizes.py",
+        "other_sizes": "tests/pipelines/test_lumina.py",
+    },
     "Draw": {
         "cfg": "tests/pipelines/test_flux.py",
         "binned": "tests/pipelines/test_pixart_sizes.py",

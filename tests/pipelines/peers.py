@@ -24,9 +24,14 @@ def alive(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def tokenizer(kind: str) -> Any:
-    marks = {"t5": {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}}
+    marks = {
+        "t5": {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
+        "gemma": {"bos_token": "<bos>", "pad_token": "<pad>", "eos_token": "<eos>"},
+    }
     names = marks.get(kind, {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"})
-    return tf.PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer(kind), model_max_length=TOKENS, **names)
+    return tf.PreTrainedTokenizerFast(
+        tokenizer_object=tiny_tokenizer(kind), model_max_length=100_000 if kind == "gemma" else TOKENS, **names
+    )
 
 
 def t5(width: int) -> Any:
@@ -50,13 +55,21 @@ def clip(width: int, projected: int | None, seed: int) -> Any:
     return alive((tf.CLIPTextModelWithProjection if projected else tf.CLIPTextModel)(config), seed)
 
 
+def gemma(width: int, second: bool = True) -> Any:
+    torch.manual_seed(5)
+    shape = {
+        "vocab_size": tiny_tokenizer("gemma").get_vocab_size(), "hidden_size": width, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2,
+    }  # fmt: skip
+    return alive(tf.Gemma2Model(tf.Gemma2Config(**shape)) if second else tf.GemmaModel(tf.GemmaConfig(**shape)))
+
+
 def vae(channels: int = 4, levels: int = 2, **scales: float) -> Any:
     torch.manual_seed(2)
     return alive(
         diffusers.AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=(8,) * levels,
-            layers_per_block=1, latent_channels=channels, norm_num_groups=4, **scales,
+            block_out_channels=(8,) * levels, layers_per_block=1, latent_channels=channels, norm_num_groups=4, **scales,
         )
     )  # fmt: skip
 
@@ -187,6 +200,79 @@ def hidream(scheduler: Any, **shape: Any) -> Any:
     )  # fmt: skip
     pipe.default_sample_size = 8
     return pipe
+
+
+def dc(channels: int = 4) -> Any:
+    """A codec of f4."""
+    torch.manual_seed(2)
+    return alive(
+        diffusers.AutoencoderDC(
+            latent_channels=channels, attention_head_dim=4, encoder_block_types=("ResBlock", "ResBlock", "EfficientViTBlock"),
+            decoder_block_types=("ResBlock", "ResBlock", "EfficientViTBlock"), encoder_block_out_channels=(8, 8, 16),
+            decoder_block_out_channels=(8, 8, 16), encoder_layers_per_block=(1, 1, 1), decoder_layers_per_block=(1, 1, 1),
+            encoder_qkv_multiscales=((), (), (5,)), decoder_qkv_multiscales=((), (), (5,)), scaling_factor=0.41407,
+        )
+    )  # fmt: skip
+
+
+def sana(scheduler: Any = None, **shape: Any) -> Any:
+    torch.manual_seed(0)
+    config = {
+        "in_channels": 4, "out_channels": 4, "num_attention_heads": 3, "attention_head_dim": 8, "num_layers": 2, "sample_size": 8,
+        "num_cross_attention_heads": 2, "cross_attention_head_dim": 12, "cross_attention_dim": 24, "caption_channels": 16, **shape,
+    }  # fmt: skip
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    return diffusers.SanaPipeline(
+        transformer=alive(diffusers.SanaTransformer2DModel(**config)), vae=dc(), text_encoder=gemma(16), tokenizer=tokenizer("gemma"),
+        scheduler=scheduler or diffusers.DPMSolverMultistepScheduler(**flow),
+    )  # fmt: skip
+
+
+def lumina(shift: float = 1.0, **shape: Any) -> Any:
+    """A codec of f8, which their pipelines take for granted."""
+    torch.manual_seed(0)
+    config = {
+        "sample_size": 8, "hidden_size": 32, "num_layers": 2, "num_attention_heads": 4, "num_kv_heads": 2, "multiple_of": 16,
+        "cross_attention_dim": 16, "ffn_dim_multiplier": None, **shape,
+    }  # fmt: skip
+    network = alive(diffusers.LuminaNextDiT2DModel(**config))
+    for layer in network.layers:
+        # As published: one query serves both attentions.
+        layer.attn2.to_q.load_state_dict(layer.attn1.to_q.state_dict())
+        layer.attn2.norm_q.load_state_dict(layer.attn1.norm_q.state_dict())
+    return diffusers.LuminaPipeline(
+        transformer=network, vae=vae(levels=4, scaling_factor=0.6), text_encoder=gemma(16, False),
+        tokenizer=tokenizer("gemma"), scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=shift),
+    )  # fmt: skip
+
+
+def lumina2(shift: float = 6.0, dynamic: bool = False, **shape: Any) -> Any:
+    torch.manual_seed(0)
+    config = {
+        "sample_size": 8, "in_channels": 4, "hidden_size": 48, "num_layers": 2, "num_refiner_layers": 1, "num_attention_heads": 4,
+        "num_kv_heads": 2, "multiple_of": 16, "ffn_dim_multiplier": None, "axes_dim_rope": (4, 4, 4), "axes_lens": (300, 32, 32),
+        "cap_feat_dim": 16, **shape,
+    }  # fmt: skip
+    return diffusers.Lumina2Pipeline(
+        transformer=alive(diffusers.Lumina2Transformer2DModel(**config)), vae=vae(levels=4, scaling_factor=0.36, shift_factor=0.12),
+        text_encoder=gemma(16), tokenizer=tokenizer("gemma"),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=shift, use_dynamic_shifting=dynamic),
+    )  # fmt: skip
+
+
+def dit(scheduler: Any = None, **shape: Any) -> Any:
+    """1000 classes, for their pipeline takes that for granted."""
+    torch.manual_seed(0)
+    config = {
+        "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 8, "sample_size": 8, **shape,
+    }  # fmt: skip
+    scheduler = scheduler or diffusers.DDIMScheduler(clip_sample=False)
+    network = alive(diffusers.DiTTransformer2DModel(**config))
+    first = network.transformer_blocks[0].norm1.emb.state_dict()
+    for block in network.transformer_blocks:
+        # As published: one embedding of time and class for all blocks.
+        block.norm1.emb.load_state_dict(first)
+    return diffusers.DiTPipeline(transformer=network, vae=vae(scaling_factor=0.6), scheduler=scheduler)
 
 
 def saved(pipe: Any, folder: Path) -> Path:

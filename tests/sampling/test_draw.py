@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from sfumato.core.paths import PREDICTIONS, Prediction, View
 from sfumato.core.process import NetCall
 from sfumato.core.rng import Rows
 from sfumato.core.state import Stream
-from sfumato.sampling.guidance import ClassifierFree
+from sfumato.sampling.guidance import ClassifierFree, Guide
 from sfumato.sampling.loop import Step, draw, evaluate
 from sfumato.sampling.ode import DrawRequest, Ode
 from sfumato.sampling.schedules import grid
@@ -36,7 +37,7 @@ def lanes(cond: Conditions) -> dict[str, Conditions]:
 
 
 def ode(denoiser: Denoiser, solver: str = "euler", steps: int = 4, guidance: float = 1.0, **options) -> Ode:
-    return Ode(denoiser, solvers.get(solver)(), grid(steps), ClassifierFree(guidance, **options))
+    return Ode(denoiser, solvers.get(solver)(), grid(steps), ClassifierFree(guidance, Guide(**options)))
 
 
 @given(st.floats(0, 20), st.floats(0, 1))
@@ -67,7 +68,26 @@ def test_impossible_guidance_is_refused():
             ClassifierFree(weight)
     for interval in ((0.5, 0.5), (-0.1, 1.0), (0.0, 1.1)):
         with pytest.raises(UsageError, match="interval"):
-            ClassifierFree(4.0, interval)
+            Guide(interval)
+
+
+def test_a_guide_says_where_guidance_acts_and_how_far():
+    cond, uncond = (torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+    plain = uncond + 4 * (cond - uncond)
+
+    def guided(**guide: Any) -> Tensor:
+        return ClassifierFree(4.0, Guide(**guide)).combine({"cond": cond, "uncond": uncond}, 0.5)
+
+    first = guided(channels=3)
+    assert torch.equal(first[:, :3], plain[:, :3]) and torch.equal(first[:, 3:], cond[:, 3:])
+    torch.testing.assert_close(guided(renorm="rows").norm(dim=-1), cond.norm(dim=-1))
+    torch.testing.assert_close(guided(renorm="picture").flatten(1).norm(dim=1), cond.flatten(1).norm(dim=1))
+    # A picture is never made longer: here guidance shortens it.
+    half = ClassifierFree(0.5, Guide(renorm="picture")).combine({"cond": cond, "uncond": -cond / 2}, 0.5)
+    torch.testing.assert_close(half, cond / 4)
+    for wrong in ({"channels": -1}, {"renorm": "columns"}):
+        with pytest.raises(UsageError):
+            guided(**wrong)
 
 
 def test_lanes_in_one_batch_equal_separate_evaluations():

@@ -30,13 +30,13 @@ def built(family: str) -> Network:
 def answer(net: Network, *loras: Lora, rows: slice = slice(None)) -> Tensor:
     streams, cond = batch(net, rows)
     pred = net(streams, cond, Call(adapters=adapters(net, loras), t=streams["image"].t)).pred
-    return torch.cat([pred[name] for name in sorted(pred)], dim=1)
+    return torch.cat([pred[name].flatten(1) for name in sorted(pred)], dim=1)
 
 
 def plain(net: Network) -> Tensor:
     streams, cond = batch(net)
     pred = net(streams, cond).pred
-    return torch.cat([pred[name] for name in sorted(pred)], dim=1)
+    return torch.cat([pred[name].flatten(1) for name in sorted(pred)], dim=1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -131,7 +131,7 @@ def test_it_runs_in_half_and_under_autocast() -> None:
     half = merge(net, []).to(torch.bfloat16)
     streams, cond = batch(half)
     for carried in (lora, lora.to(dtype=torch.bfloat16), lora.at((0.7,) * 4)):
-        pred = half(streams, cond, Call(adapters=adapters(half, [carried]))).pred["image"]
+        pred = half(streams, cond, Call(adapters=adapters(half, [carried]))).pred["image"].flatten(1)
         assert pred.dtype == torch.bfloat16 and error(pred.float(), full) < 0.05
     with torch.autocast("cpu", torch.bfloat16):
         assert error(answer(net, lora).float(), full) < 0.05

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sfumato.core.errors import ConfigError, UnknownNameError, WeightsError
-from sfumato.text import load_text_encoder
+from sfumato.text import Cached, load_text_encoder
 
 Folder = Callable[[str], Path]
 PROMPTS = ["a red fox in the snow", "", "a cat under a yellow house, don't draw", "猫 🎉 été"]
@@ -75,6 +75,24 @@ def test_max_tokens(folder: Folder) -> None:
     assert short.tokens.shape[1] == 4 and short.dropped[0][-1] == "snow"
     with pytest.raises(ConfigError, match="from 3 to 24"):
         load_text_encoder(folder("clip"), max_tokens=77)
+
+
+def test_an_instruction_is_read_before_prompts_and_words_are_counted_behind_it(folder: Folder) -> None:
+    before, prompt, layers = "in the snow, ", "a red fox", (1, -1)
+    plain = load_text_encoder(folder("qwen2"), layers=layers)
+    told = load_text_encoder(folder("qwen2"), layers=layers, instruction=before)
+    whole, read = plain.encode([before + prompt]), told.encode([prompt])
+    assert torch.equal(read.tokens, whole.tokens) and read.words[0] == whole.words[0][3:]
+    assert torch.equal(told.bare.encode([prompt]).tokens, plain.encode([prompt]).tokens) and plain.bare is plain
+    hidden = load_text_encoder(folder("qwen2"), layers=layers, max_tokens=5, instruction=before, hidden=True)
+    length = len(hidden.tokenizer([""])[0].ids)
+    some = hidden.encode([prompt, "fox"])
+    kept = torch.cat([whole.tokens[:, :1], whole.tokens[:, length - 1 :]], dim=1)[:, :5]
+    torch.testing.assert_close(some.tokens[:1], kept, rtol=0, atol=1e-5)
+    assert not some.mask[1, -1] and [word.text for word in some.words[1]] == ["fox"] and some.words[1][0].start in (1, 2)
+    assert Cached(plain).bare.encoder is plain and torch.equal(Cached(told).bare.encode([prompt]).tokens, told.bare.encode([prompt]).tokens)
+    changed = told.adapted({}, "a language model")
+    assert changed.model is not told.model and changed.bare.model is changed.model
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ class UViT(Network):
         self.smooth = nn.Conv2d(config.channels, config.channels, 3, padding=1) if config.smooth else nn.Identity()
         blocks: list[nn.Module] = [_block(config) for _ in range(config.depth + 1)]
         self.set_program(skipped(blocks, width) if config.skips else blocks)
-        _initialise(self)
+        initialise(self, self.positions)
         name_linears(self)
 
     def condition(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None) -> dict[str, Tensor]:
@@ -108,11 +108,7 @@ class UViT(Network):
 
     def _cells(self, cells: Tensor, grid: tuple[int, int]) -> Tensor:
         """The picture's positions; those of another size are interpolated, as when a trained model moves to it."""
-        side = self.config.grid
-        if grid == (side, side):
-            return cells
-        plane = cells.transpose(1, 2).unflatten(2, (side, side))
-        return interpolate(plane.float(), size=grid, mode="bicubic").flatten(2).transpose(1, 2).to(cells.dtype)
+        return resized(cells, self.config.grid, grid, "bicubic")
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
         grid = state.streams["image"].grid
@@ -129,14 +125,22 @@ def _block(config: UViTConfig) -> Block:
     return Block(PlainAttention(core, nn.LayerNorm(width), STREAMS), PlainMLP(mlp, nn.LayerNorm(width), STREAMS))
 
 
-def _initialise(net: UViT) -> None:
+def resized(cells: Tensor, side: int, grid: tuple[int, int], mode: str) -> Tensor:
+    """Learned positions (1, side * side, D) for another `grid`, interpolated."""
+    if grid == (side, side):
+        return cells
+    plane = cells.transpose(1, 2).unflatten(2, (side, side))
+    return interpolate(plane.float(), size=grid, mode=mode).flatten(2).transpose(1, 2).to(cells.dtype)
+
+
+def initialise(net: Network, positions: nn.Parameter) -> None:
     """The reference's: truncated normal 0.02 for every Linear and the positions, zero biases; nothing starts closed."""
     for module in net.modules():
         if isinstance(module, Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    nn.init.trunc_normal_(net.positions, std=0.02)
+    nn.init.trunc_normal_(positions, std=0.02)
 
 
 def tiny(seed: int = 0, **shape: Any) -> UViT:

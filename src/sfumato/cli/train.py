@@ -99,6 +99,7 @@ class TrainCodec(Train):
     start: Annotated[str | None, conf.arg(name="from", metavar="CODEC", help_behavior_hint="(default: none)")] = None
 
     def run(self) -> int:
+        from ..codecs.kl import KLCodec
         from ..data.sources import open_source
         from ..pipelines.components import save_codec
         from ..pipelines.folder import load_codec
@@ -107,6 +108,8 @@ class TrainCodec(Train):
         recipe = self.settled(CodecRecipe)
         self.open_run(recipe, self.out / "vae")
         start = None if self.start is None else load_codec(self.start)
+        if not (start is None or isinstance(start, KLCodec)):
+            raise UsageError(f"--from {self.start} is a {type(start.autoencoder).__name__}", "a KL codec is what is trained here")
         source, held_out = (open_source(self.data, split=split) for split in ("train", "validation"))
         codec = train_codec(source, held_out, self.out, recipe, start, self.quiet)
         measured = json.loads((self.out / "card.json").read_text())["held_out"]

@@ -1,8 +1,4 @@
-"""The KL codec: diffusers' `AutoencoderKL` class behind the codec contract, with latents normalised by the codec's own shift and scale.
-
-`latents = (z - shift_factor) * scaling_factor` (SD3's convention; a pipeline that forgets the shift draws soft pictures), or per channel
-`(z - latents_mean) / latents_std * scaling_factor` where the codec's config holds those; undone in `decode`.
-"""
+"""The KL codec: diffusers' `AutoencoderKL` class behind the codec contract; its latents are a distribution's mean or a sample of it."""
 
 from __future__ import annotations
 
@@ -10,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core.errors import UsageError
-from ..core.rng import Rows
+from .autoencoder import Autoencoder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -49,46 +44,19 @@ def new_autoencoder(config: KLConfig) -> AutoencoderKL:
     )
 
 
-class KLCodec(nn.Module):
+class KLCodec(Autoencoder):
     """Images (B, 3, H, W) in [-1, 1] to latents (B, C, H/f, W/f) of about unit variance, and back."""
 
+    autoencoder: AutoencoderKL
+    levels = "block_out_channels"
+
     def __init__(self, autoencoder: AutoencoderKL) -> None:
-        super().__init__()
-        self.autoencoder = autoencoder
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent cell, along one side."""
-        return int(2 ** (len(self.autoencoder.config["block_out_channels"]) - 1))
-
-    @property
-    def latent_channels(self) -> int:
-        return int(self.autoencoder.config["latent_channels"])
-
-    def statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift and scale, broadcastable over latents (B, C, h, w), of `like`'s type and device."""
-        config = self.autoencoder.config
-        scale = float(config["scaling_factor"])
-        if config.get("latents_mean") is None or config.get("latents_std") is None:
-            return like.new_tensor(float(config.get("shift_factor") or 0.0)), like.new_tensor(scale)
-        mean, std = (like.new_tensor(config[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
-        return mean, scale / std
+        super().__init__(autoencoder)
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latents of the posterior's mean, or of a sample where `noise` (the latents' shape, standard normal) is given."""
         posterior = self.posterior(images)
-        z = posterior.mean if noise is None else posterior.mean + posterior.std * noise
-        shift, scale = self.statistics(z)
-        normalised: Tensor = (z - shift) * scale
-        return normalised
-
-    def decode(self, latents: Tensor, rows: Rows | None = None, steps: int | None = None) -> Tensor:
-        """Images, not clamped: a training loss wants the overshoot, a picture clamps. Nothing is drawn, so `rows` change nothing."""
-        if steps is not None:
-            raise UsageError(f"steps is {steps}, but a KL codec decodes in one pass", "leave steps out")
-        shift, scale = self.statistics(latents)
-        images: Tensor = self.autoencoder.decode(latents / scale + shift).sample
-        return images
+        return self.normalised(posterior.mean if noise is None else posterior.mean + posterior.std * noise)
 
     def posterior(self, images: Tensor) -> Any:
         """diffusers' diagonal Gaussian with `.mean`, `.std`, `.kl()`."""

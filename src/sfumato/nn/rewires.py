@@ -40,16 +40,17 @@ class Join(Rewire):
 class Merge(Rewire):
     """x = W [x, skip] + b, the same W for every token of every stream (U-ViT; Bao et al., arXiv 2209.12152).
 
-    `streams`: those that were remembered, so that costs are counted; () = all.
+    `streams`: those that were remembered, so that costs are counted; () = all.   `normed`: LN of it (UniDiffuser).
     """
 
-    def __init__(self, width: int, streams: tuple[str, ...] = ()) -> None:
+    def __init__(self, width: int, streams: tuple[str, ...] = (), normed: bool = False) -> None:
         super().__init__()
         self.linear, self.streams = Linear(2 * width, width, "skip"), streams
+        self.norm = nn.LayerNorm(width) if normed else nn.Identity()
 
     def forward(self, state: State, call: Call | None = None) -> State:
         state, skip = state.pop()
-        return state.with_x({n: self.linear(torch.cat([state[n], s.x], dim=-1), call) for n, s in skip.items()})
+        return state.with_x({n: self.norm(self.linear(torch.cat([state[n], s.x], dim=-1), call)) for n, s in skip.items()})
 
     def describe(self, prefix: str) -> tuple[SiteInfo, ...]:
         width = self.linear.out_features
@@ -61,11 +62,11 @@ class Merge(Rewire):
         return (SiteInfo(Site(self.index, "linear"), (), names, (), cost),)
 
 
-def skipped(blocks: list[nn.Module], width: int) -> list[nn.Module]:
+def skipped(blocks: list[nn.Module], width: int, normed: bool = False) -> list[nn.Module]:
     """The program of an odd number of blocks as a U: each of the first half is remembered, each of the last half merges one."""
     half = len(blocks) // 2
     before = [item for block in blocks[:half] for item in (block, Push())]
-    after = [item for block in blocks[half + 1 :] for item in (Merge(width), block)]
+    after = [item for block in blocks[half + 1 :] for item in (Merge(width, normed=normed), block)]
     return [*before, blocks[half], *after]
 
 

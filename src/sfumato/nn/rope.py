@@ -26,9 +26,9 @@ from .positions import Rotary, rotary_rates
 
 @dataclass(frozen=True)
 class Stretch:
-    """One axis of a larger picture. width: channels that turn with it (d).   scale: s, at least 1.   trained: L, tokens a side in training.
-
-    t: (B,) noise level, 1 = noise (Lumina's own clock runs the other way).   head: channels of the whole head, d when 0.
+    """One axis of a larger picture. width: channels that turn with it (d).   scale: s, below 1 for smaller ones.
+    trained: L, tokens a side in training.   t: (B,) noise level, 1 = noise (Lumina's own clock runs the other way).   head: channels of the
+    whole head, d when 0.
     """
 
     width: int
@@ -144,16 +144,19 @@ RULES: dict[str, Rule] = {
 }
 
 
-def stretched(rotary: Rotary, rule: Rule, grid: tuple[int, ...], trained: int, t: Tensor, apart: bool = False) -> Tensor:
+def stretched(
+    rotary: Rotary, rule: Rule, grid: tuple[int, ...], trained: int, t: Tensor, apart: bool = False, smaller: bool = False
+) -> Tensor:
     """(B | 1, head / 2) rates of `rotary` for a picture of `grid` token rows and columns, its last axes; any other is left as it is.
 
     trained: tokens a side in training.   t: (B,), 1 = noise.   apart: each side is stretched by its own length (UltraFlux) instead of both
-    by the square root of the area (Lumina). No side is ever stretched by less than 1.
+    by the square root of the area (Lumina). No side is stretched by less than 1, but with `smaller`.
     """
     shared = math.sqrt(math.prod(grid)) / trained
     scales = [1.0] * (len(rotary.axes) - len(grid)) + [side / trained if apart else shared for side in grid]
-    axes = [Stretch(w, max(s, 1.0), trained, t, rotary.theta, sum(rotary.axes)) for w, s in zip(rotary.axes, scales, strict=True)]
-    found = [(rule if axis.scale > 1 else plain)(axis) for axis in axes]
+    least = 0.0 if smaller else 1.0
+    axes = [Stretch(w, max(s, least), trained, t, rotary.theta, sum(rotary.axes)) for w, s in zip(rotary.axes, scales, strict=True)]
+    found = [(rule if axis.scale != 1 else plain)(axis) for axis in axes]
     rows = max(len(f) for f in found)
     return rotary.arranged([f.expand(rows, -1) for f in found])
 

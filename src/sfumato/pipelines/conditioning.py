@@ -11,7 +11,7 @@ from torch import nn
 from ..core.conditions import Conditions, Slot, Tokens, nulled
 from ..core.errors import UsageError, WeightsError
 from ..surgery import Lora, text_changes
-from ..text.encoded import TextEncoder, TextStates
+from ..text.encoded import TextEncoder, TextStates, bare
 from ..text.joined import Joined
 
 Lanes = Mapping[str, Conditions]
@@ -82,28 +82,34 @@ class Conditioning:
     def _texts(self, prompts: Sequence[str], negative: str, weight: float, at_least: int) -> tuple[Lanes, tuple[str, ...]]:
         from ..text.truncation import truncation_report
 
-        states = self._states(prompts)
+        states = self._states(prompts, self.encoder)
         notes = tuple(dict.fromkeys(truncation_report(states, prompts)))
         cond = self._slots(states, at_least)
         if weight == 1.0:
             return {"cond": cond}, notes
         if negative:
-            against = self._states([negative] * len(prompts))
+            against = self._states([negative] * len(prompts), bare(self.encoder))
             notes += tuple(truncation_report(against, [negative] * len(prompts)))[:1]
             return {"cond": cond, "uncond": self._slots(against, at_least)}, notes
         everyone = torch.ones(len(prompts), dtype=torch.bool)
-        empty = self._slots(self.encoder.encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
+        empty = self._slots(bare(self.encoder).encode([""]), 0) if any(s.null == "empty" for s in self.slots) else None
         return {"cond": cond, "uncond": nulled(cond, self.slots, {s.group: everyone for s in self.slots}, empty)}, notes
 
     def _slots(self, states: TextStates, at_least: int) -> Conditions:
-        tokens = {name: Tokens(s.tokens, s.mask).pad_to(at_least) for name, s in {"text": states, **states.more}.items()}
-        if not any(slot.name == "pooled" for slot in self.slots):
-            return Conditions(tokens)
-        if states.pooled is None:
+        """What `states` fill of this model's slots."""
+        names = {slot.name for slot in self.slots}
+        if "pooled" in names and states.pooled is None:
             raise UsageError("this text encoder gives no pooled vector, which the model's slot 'pooled' needs")
-        return Conditions(tokens, {"pooled": states.pooled})
+        if "class" in names and states.labels is None:
+            raise UsageError("this text encoder names no class, which the model's slot 'class' needs")
+        read = {"text": states, **states.more} if "text" in names else states.more
+        return Conditions(
+            {name: Tokens(s.tokens, s.mask).pad_to(at_least) for name, s in read.items()},
+            {} if states.pooled is None or "pooled" not in names else {"pooled": states.pooled},
+            {} if states.labels is None or "class" not in names else {"class": states.labels},
+        )
 
-    def _states(self, prompts: Sequence[str]) -> TextStates:
+    def _states(self, prompts: Sequence[str], encoder: TextEncoder) -> TextStates:
         """States of `prompts`, each distinct one encoded alone: in a batch its last bits would depend on its neighbours' lengths."""
-        alone = {prompt: self.encoder.encode([prompt]) for prompt in dict.fromkeys(prompts)}
+        alone = {prompt: encoder.encode([prompt]) for prompt in dict.fromkeys(prompts)}
         return TextStates.concat([alone[prompt] for prompt in prompts])

@@ -24,7 +24,7 @@ from torch import nn
 
 from ..backbones import backbones
 from ..backbones.checkpoints.folder import empty_network, load_network
-from ..codecs.kl import KLCodec
+from ..codecs.autoencoder import Autoencoder
 from ..core.conditions import Slot
 from ..core.config import from_dict, to_dict
 from ..core.denoiser import Denoiser, Meaning
@@ -33,7 +33,7 @@ from ..core.files import refuse_overwrite, sha256, verify, write_json
 from ..core.program import Network
 from ..core.weights import WEIGHTS, read_json
 from ..text import text_encoders
-from .components import PICKLES, read_autoencoder, refuse_pickles, save_codec, write_weights
+from .components import PICKLES, read_codec, refuse_pickles, save_codec, write_weights
 from .settings import Defaults
 from .text_to_image import TextToImage
 
@@ -71,10 +71,13 @@ def load(
     dtype: torch.dtype | None = None,
     text_tokens: int | None = None,
     clean_captions: bool = False,
+    instruction: str | None = None,
+    ways: Literal["original", "diffusers"] = "original",
 ) -> TextToImage:
     """A pipeline by shipped name or folder, ours or diffusers' of a published model. `dtype` None: fp32 on a CPU, bf16 elsewhere.
 
-    `text_tokens`: how many tokens the T5 of a published pipeline reads, None = as many as in its original code.
+    Of published pipelines: `ways`, where their original code and diffusers differ; `text_tokens`: how many tokens T5 or Gemma reads;
+    `instruction`: what is put before every prompt (Sana, Lumina-Image 2.0), "" = nothing; None = as in `ways`.
     `clean_captions`: prompts are stripped of markup, links and the like as PixArt's captions were; needs ftfy and beautifulsoup4.
     Raises `UnknownNameError` with the nearest names, `WeightsError` naming a missing, damaged or pickled file, `ConfigError` for what a
     published config asks and nothing here computes.
@@ -83,15 +86,16 @@ def load(
     index = read_json(folder / "model_index.json")
     dtype = dtype or (torch.float32 if torch.device(_known(device)).type == "cpu" else torch.bfloat16)
     if is_published(folder, index):
-        from .published.folder import load_published
+        from .published.folder import Wishes, load_published
 
-        pipe = load_published(folder, index, device, dtype, text_tokens, clean_captions)
-    elif text_tokens is not None:
-        raise UsageError(f"text_tokens is {text_tokens}", "for pipelines published with T5; this model's text encoder is fixed")
+        pipe = load_published(folder, index, device, dtype, Wishes(text_tokens, clean_captions, instruction, ways))
     elif clean_captions:
         raise UsageError(
             "clean_captions, and this model reads prompts as they are", "it is for PixArt, which was trained on cleaned captions"
         )
+    elif text_tokens is not None or instruction is not None or ways != "original":
+        asked = f"text_tokens is {text_tokens}, instruction {instruction!r}, ways {ways!r}"
+        raise UsageError(asked, "these are for published pipelines; this model's text encoder is fixed")
     else:
         pipe = _own(folder)
     pipe.denoiser.net.eval().requires_grad_(False)
@@ -128,7 +132,7 @@ def _own(folder: Path) -> TextToImage:
     return TextToImage(
         encoder=text_encoders.get(record.text_encoder)(),
         denoiser=Denoiser(load_network(folder / "transformer"), record.meaning),
-        codec=KLCodec(read_autoencoder(folder / "vae")),
+        codec=read_codec(folder / "vae"),
         slots=record.slots,
         defaults=record.defaults,
         identity={
@@ -223,13 +227,13 @@ def save(
     return final
 
 
-def load_codec(name_or_dir: str | Path) -> KLCodec:
+def load_codec(name_or_dir: str | Path) -> Autoencoder:
     """The codec in a diffusers vae folder, or that of a pipeline (a folder or a shipped name), in fp32. Raises `WeightsError`."""
     folder = Path(name_or_dir)
     if not (folder / "config.json").is_file():
         folder = find(name_or_dir) / "vae"
     refuse_pickles(folder)
-    return KLCodec(read_autoencoder(folder)).float().eval().requires_grad_(False)
+    return read_codec(folder).float().eval().requires_grad_(False)
 
 
 def _write(pipe: TextToImage, folder: Path, name: str, dtype: torch.dtype | None) -> None:
@@ -254,7 +258,7 @@ def _write(pipe: TextToImage, folder: Path, name: str, dtype: torch.dtype | None
             "_class_name": "TextToImage",
             "_library": "sfumato",
             "transformer": ["sfumato", family],
-            "vae": ["diffusers", "AutoencoderKL"],
+            "vae": ["diffusers", type(pipe.codec.autoencoder).__name__],
             "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
         },
     )

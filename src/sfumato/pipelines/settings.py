@@ -12,7 +12,8 @@ from ..core.call import Policy
 from ..core.config import to_dict
 from ..core.discrete import Betas
 from ..core.errors import ConfigError, UsageError
-from ..sampling.guidance import ClassifierFree
+from ..sampling.guidance import ClassifierFree, Guide
+from ..sampling.policies.extrapolation import OtherSizes
 from ..sampling.schedules import Layout, resolution_shift, token_shift
 from ..surgery import Lora
 from .bins import SIDES, nearest
@@ -26,6 +27,7 @@ class Defaults:
 
     `cfg`: weight of classifier-free guidance in networks that are told the guidance as a number (FLUX.1 dev); elsewhere that is `guidance`.
     `bins`: side of the square among the sizes that the model was trained at and is drawn at (see `bins.py`); 0 = drawn as asked.
+    `guide`: where guidance acts.   `other_sizes`: what rotary positions do at other sizes than `size`, None = nothing.
     """
 
     size: tuple[int, int] = (128, 128)
@@ -36,6 +38,8 @@ class Defaults:
     layout: Layout = field(default_factory=Layout)
     cfg: float = 1.0
     bins: int = 0
+    guide: Guide = field(default_factory=Guide)
+    other_sizes: OtherSizes | None = None
 
     def __post_init__(self) -> None:
         if self.bins and self.bins not in SIDES:
@@ -78,6 +82,7 @@ class Draw:
     drawn: tuple[int, int]
     shift: float
     layout: Layout
+    guide: Guide = field(default_factory=Guide)
     binned: bool = False
     cfg: float | None = None
     negative: str = ""
@@ -106,6 +111,7 @@ class Draw:
             "binned": self.binned,
             "shift": self.shift,
             "layout": to_dict(self.layout),
+            "guide": to_dict(self.guide),
             "loras": [lora.record() for lora in self.loras],
         }
 

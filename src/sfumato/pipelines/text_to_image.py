@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ..codecs.kl import KLCodec
+from ..codecs.autoencoder import Autoencoder
 from ..core.call import Policy, Session
 from ..core.conditions import Slot
+from ..core.config import to_dict
 from ..core.denoiser import Denoiser
+from ..core.errors import UsageError
 from ..core.rng import Rows
 from ..core.state import require_finite
-from ..sampling.guidance import ClassifierFree
+from ..sampling.guidance import ClassifierFree, Guide
 from ..sampling.loop import OnStep, draw
 from ..sampling.ode import DrawRequest, Ode
+from ..sampling.policies.extrapolation import Extrapolation
 from ..sampling.schedules import Layout
 from ..sampling.solvers import solvers
 from ..surgery import Lora, adapters, is_packed, load_lora, merge, pack, refuse_packed, save_lora
@@ -56,7 +59,7 @@ class TextToImage:
 
     encoder: TextEncoder
     denoiser: Denoiser
-    codec: KLCodec
+    codec: Autoencoder
     slots: tuple[Slot, ...]
     defaults: Defaults = field(default_factory=Defaults)
     identity: Mapping[str, str] = field(default_factory=dict)
@@ -116,6 +119,7 @@ class TextToImage:
         binned: bool | None = None,
         shift: float | None = None,
         layout: Layout | None = None,
+        guide: Guide | None = None,
         told: Mapping[str, Sequence[float]] | None = None,
         policies: Sequence[Policy] = (),
         loras: Sequence[Lora] = (),
@@ -126,9 +130,11 @@ class TextToImage:
         `loras`: from `lora`; they add up, and a weight may be one number for each picture.
 
         `cfg`: classifier-free guidance on top of a guidance that the network is told (FLUX.1 dev); other networks have `guidance` for it.
-        `layout`: how the times are laid out.   `binned`: whether to draw at the nearest trained size and to resize (PixArt). None = as the
-        model's own.   `told`: numbers of the training picture that the network reads, by slot ("original_size": (height, width),
-        "crop": (top, left), ... of Stable Diffusion XL), instead of those of a whole picture.
+        `layout`: how the times are laid out; `guide`: where guidance acts.   `binned`: whether to draw at the nearest trained size and to
+        resize (PixArt). None = as the model's own. An `Extrapolation` among the policies takes the place of the model's own way with other
+        sizes.
+        `told`: numbers of the training picture that the network reads, by slot ("original_size": (height, width), "crop": (top, left), ...
+        of Stable Diffusion XL), instead of those of a whole picture.
         Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
         `NonFiniteError` where values stop being finite.
         """
@@ -144,6 +150,7 @@ class TextToImage:
             binned=binned,
             shift=shift,
             layout=layout,
+            guide=guide,
             told=told,
             policies=policies,
             loras=loras,
@@ -166,6 +173,7 @@ class TextToImage:
         binned: bool | None = None,
         shift: float | None = None,
         layout: Layout | None = None,
+        guide: Guide | None = None,
         told: Mapping[str, Sequence[float]] | None = None,
         policies: Sequence[Policy] = (),
         loras: Sequence[Lora] = (),
@@ -185,6 +193,7 @@ class TextToImage:
             binned=binned,
             shift=replace(own, layout=layout).own_shift(drawn, self.patch) if shift is None else shift,
             layout=layout,
+            guide=guide or own.guide,
             negative=negative,
             policies=tuple(policies),
             loras=tuple(loras),
@@ -234,12 +243,14 @@ class TextToImage:
         process = self._process(settings)
         shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.drawn))
         latents = draw(process, DrawRequest(shape, conds, x0, xt), rows, on_step)
-        return Walked(latents, notes, max(c.tokens["text"].states.shape[1] for c in conds.values()), process.sessions)
+        length = max((c.tokens["text"].states.shape[1] for c in conds.values() if "text" in c.tokens), default=0)
+        return Walked(latents, notes, length, process.sessions[len(process.sessions) - len(settings.policies) :])
 
     def _process(self, settings: Draw) -> Ode:
         net = self.denoiser.net
-        sessions = tuple(policy.begin(settings) for policy in settings.policies)
-        net.admit(settings.policies)
+        policies = (*self._own_policies(settings), *settings.policies)
+        sessions = tuple(policy.begin(settings) for policy in policies)
+        net.admit(policies)
         (first, last), path = settings.part, self.denoiser.meaning.path
         landings = settings.layout.landings(settings.steps, train_steps(path))
         carried = adapters(net, [lora.to(self.device, self.dtype) for lora in settings.loras])
@@ -247,13 +258,23 @@ class TextToImage:
             self.denoiser,
             solvers.get(settings.solver)(),
             self.times(settings),
-            ClassifierFree(settings.weight),
+            ClassifierFree(settings.weight, settings.guide),
             sessions,
             self.device,
             carried,
             noise=settings.layout.first,
             landings=None if landings is None else landings[first:last],
         )
+
+    def _own_policies(self, settings: Draw) -> tuple[Policy, ...]:
+        """What this model itself does at another size than its own."""
+        own = self.defaults.other_sizes
+        if own is None or settings.drawn == self.defaults.size or any(isinstance(p, Extrapolation) for p in settings.policies):
+            return ()
+        net: Any = self.denoiser.net
+        if "rotary" not in net.capabilities:
+            raise UsageError("other_sizes in the defaults of a network without rotary positions", "None: there is nothing to stretch")
+        return (Extrapolation(net.rotary, self.defaults.size[0] // self.patch, **to_dict(own)),)
 
     def times(self, settings: Draw) -> Tensor:
         """(steps + 1,) fp64 times that a call is walked through, or the part of them that `settings` names."""

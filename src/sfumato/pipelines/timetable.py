@@ -17,6 +17,7 @@ from ..core.discrete import Betas
 from ..core.paths import path
 from ..core.weights import read_json
 from ..sampling.schedules import Layout
+from .components import codec_factor
 from .folder import find, is_published, network_folder, read_record
 from .settings import Defaults, by, walk_times
 
@@ -65,14 +66,14 @@ def timetable(
     index = read_json(folder / "model_index.json")
     network = network_folder(folder)
     _, _, shape = read_shape(network)
-    factor = 2 ** (len(read_json(folder / "vae" / "config.json").get("block_out_channels", ())) - 1)
+    factor = codec_factor(read_json(folder / "vae" / "config.json"))
     if is_published(folder, index):
-        from .published.folder import published_defaults, read_scheduler
-        from .published.kinds import kind
+        from .published.folder import network_meaning, published_defaults, read_scheduler
+        from .published.kinds import class_name, kind
 
-        made_of = kind(str(index.get("_class_name", "?")))
+        made_of = kind(class_name(index))
         scheduler = read_scheduler(folder, made_of)
-        meaning, said = scheduler.meaning, "scheduler/scheduler_config.json"
+        meaning, said = network_meaning(made_of, scheduler), "scheduler/scheduler_config.json"
         defaults = published_defaults(made_of, read_json(network / "config.json"), scheduler, factor)
         home = f"as {index['_class_name']} was released"
     else:

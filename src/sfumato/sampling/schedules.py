@@ -34,10 +34,11 @@ def token_shift(tokens: int, ends: tuple[float, float, float, float]) -> float:
     return math.exp(low + (high - low) * (tokens - least) / (most - least))
 
 
-def grid(steps: int, alpha: float = 1.0, kind: Literal["paper", "released", "below"] = "paper") -> Tensor:
+def grid(steps: int, alpha: float = 1.0, kind: Literal["paper", "released", "late", "below"] = "paper") -> Tensor:
     """(steps + 1,) fp64 times from 1 to 0. "paper": even steps, shifted once. "released": SD3's public code and diffusers, which shift the
-    smallest sigma before spacing and then shift again. "below": even steps to a thousandth, of which the last is left out for 0, shifted;
-    the first is a millionth below 1, where the log-SNR is finite (UniPC's public code on flows).
+    smallest sigma before spacing and then shift again. "late": "paper" from 0.999 on (Sana's DPM-Solver, whose log-SNR is then finite).
+    "below": even steps to a thousandth, of which the last is left out for 0, shifted; the first is a millionth below 1, where the log-SNR
+    is finite (UniPC's public code on flows).
 
     Raises `UsageError` unless 1 <= steps <= 1000 and alpha > 0.
     """
@@ -50,6 +51,8 @@ def grid(steps: int, alpha: float = 1.0, kind: Literal["paper", "released", "bel
         times = shift(torch.linspace(1, 1e-3, steps + 1, dtype=torch.float64), alpha)
         times[0], times[-1] = 1 - 1e-6, 0.0
         return times
+    if kind == "late":
+        return shift(torch.linspace(0.999, 0, steps + 1, dtype=torch.float64), alpha)
     smallest = float(shift(torch.tensor(1e-3, dtype=torch.float64), alpha))
     spaced = shift(torch.linspace(1, smallest, steps, dtype=torch.float64), alpha)
     return torch.cat([spaced, torch.zeros(1, dtype=torch.float64)])
@@ -61,16 +64,16 @@ def check_steps(steps: int, most: int = MAX_STEPS) -> None:
         raise UsageError(f"steps is {steps}", f"a whole number from 1 to {most}; 20 is a good start")
 
 
-KINDS = ("paper", "released", "below", "linspace", "leading", "trailing", "uniform")
+KINDS = ("paper", "released", "late", "below", "linspace", "leading", "trailing", "uniform")
 
 
 @dataclass(frozen=True)
 class Layout:
     """How times are laid out.
 
-    kind: for flows "paper", "released" and "below" (see `grid`); on a discrete schedule of N steps, n of which are walked (Lin et al.,
-    arXiv 2305.08891, table 2): "linspace" evenly from the last to the first, "leading" every (N // n)-th from the first, plus `offset`,
-    "trailing" every (N / n)-th down from the last; "uniform": fractional steps, as DPM-Solver's and PixArt's own code has them.
+    kind: for flows "paper", "released", "late" and "below" (see `grid`); on a discrete schedule of N steps, n of which are walked (Lin et
+    al., arXiv 2305.08891, table 2): "linspace" evenly from the last to the first, "leading" every (N // n)-th from the first, plus
+    `offset`, "trailing" every (N / n)-th down from the last; "uniform": fractional steps, as DPM-Solver's and PixArt's own code has them.
     spare: "linspace" and "leading" lay out n + 1 steps and leave out the least noisy one (DPM-Solver's way; DDIM's is without).
     end: where the last step lands, the "data" or the "first" trained step.
     noise: what stands at the first step, where a little of the data is left: noise alone ("bare"; DDIM, DPM-Solver), or no stronger than
@@ -81,7 +84,7 @@ class Layout:
     `token_shift` through `tokens` (FLUX).
     """
 
-    kind: Literal["paper", "released", "below", "linspace", "leading", "trailing", "uniform"] = "paper"
+    kind: Literal["paper", "released", "late", "below", "linspace", "leading", "trailing", "uniform"] = "paper"
     scaling: Literal["pixels", "fixed", "tokens"] = "pixels"
     tokens: tuple[float, float, float, float] = (256.0, 0.5, 4096.0, 1.15)
     offset: int = 0
@@ -103,16 +106,21 @@ class Layout:
 
     @property
     def discrete(self) -> bool:
-        return self.kind not in ("paper", "released", "below")
+        return self.kind not in ("paper", "released", "late", "below")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is of a solver that counts a flow's time in thousandths, in diffusers at least: DPM-Solver's and UniPC's."""
+        return self.kind in ("late", "below")
 
     @property
     def first(self) -> Literal["whole", "bare", "scaled"]:
         """What stands at the first time (see `Ode.noise`), which may be below 1 but for "whole"."""
-        return self.noise if self.discrete or self.kind == "below" else "whole"
+        return self.noise if self.discrete or self.whole else "whole"
 
     def times(self, steps: int, alpha: float, train_steps: int = 1000) -> Tensor:
         """(steps + 1,) fp64 times; of a discrete schedule of `train_steps` they begin below 1 with "leading". `alpha`: a flow's shift."""
-        if self.kind == "paper" or self.kind == "released" or self.kind == "below":
+        if self.kind == "paper" or self.kind == "released" or self.kind == "late" or self.kind == "below":
             return grid(steps, alpha, self.kind)
         if alpha != 1.0:
             raise UsageError(f"shift is {alpha}", "a discrete schedule has its own steps; a shift is for flows")

@@ -14,8 +14,9 @@ from sfumato.core.registry import Registry
 
 if TYPE_CHECKING:
     from .cache import Cached
-    from .encoded import TextEncoder, TextStates, WordSpan
+    from .encoded import Instructed, TextEncoder, TextStates, WordSpan, bare
     from .joined import Joined
+    from .labels import Labels
     from .minilm import MiniLM, load_minilm
     from .transformers_encoder import TransformersEncoder, load_text_encoder
     from .truncation import truncation_report
@@ -27,20 +28,24 @@ text_encoders.lazy("transformers", "sfumato.text.transformers_encoder:load_text_
 
 _HOMES = {
     "cache": ("Cached",),
-    "encoded": ("TextEncoder", "TextStates", "WordSpan"),
+    "encoded": ("Instructed", "TextEncoder", "TextStates", "WordSpan", "bare"),
     "joined": ("Joined",),
+    "labels": ("Labels",),
     "minilm": ("MiniLM", "load_minilm"),
     "transformers_encoder": ("TransformersEncoder", "load_text_encoder"),
     "truncation": ("truncation_report",),
 }
 __all__ = [
     "Cached",
+    "Instructed",
     "Joined",
+    "Labels",
     "MiniLM",
     "TextEncoder",
     "TextStates",
     "TransformersEncoder",
     "WordSpan",
+    "bare",
     "load_minilm",
     "load_text_encoder",
     "text_encoders",

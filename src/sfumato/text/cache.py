@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from threading import Lock
 
 import torch
 
 from sfumato.core.errors import ConfigError
 
-from .encoded import TextEncoder, TextStates
+from .encoded import TextEncoder, TextStates, bare
 from .tokens import check_prompts
 
 
@@ -52,7 +53,14 @@ class Cached:
         self.encoder.to(device, dtype)
         with self._lock:
             self._rows.clear()
+        vars(self).pop("bare", None)
         return self
+
+    @cached_property
+    def bare(self) -> TextEncoder:
+        """A memo of its own around the encoder without its instruction."""
+        plain = bare(self.encoder)
+        return self if plain is self.encoder else Cached(plain, self.size)
 
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """As the encoder's; each prompt not yet known is encoded once, all of them in one batch."""

@@ -1,4 +1,4 @@
-"""What is done to a prompt before it is read: nothing, lower case, or the cleaning that PixArt's captions went through.
+"""What is done to a prompt before it is read: white space goes, lower case, or the cleaning that PixArt's captions went through.
 
 That cleaning (DeepFloyd IF's: markup, links, numbers, runs of punctuation) stands on ftfy and beautifulsoup and is exact only with them,
 so it is diffusers' own that runs here.
@@ -21,6 +21,11 @@ def as_it_is(prompt: str) -> str:
 def lowered(prompt: str) -> str:
     """In lower case, without white space around it."""
     return prompt.lower().strip()
+
+
+def stripped(prompt: str) -> str:
+    """Without white space around it."""
+    return prompt.strip()
 
 
 def cleaner() -> Prepare:

@@ -6,9 +6,9 @@ words that did not fit. Padding is on the right, masked out, and its states are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class TextStates:
     pooled   (B, P) one vector per prompt, or None where the encoder has none
     words    per row, the words that were read, in order; the last may be cut short by truncation (then it is in `dropped` too)
     dropped  per row, the words lost to truncation, whole or in part, in order
+    labels   (B,) int64, the class that a prompt names, or None where prompts are texts
     more     states of the same prompts for further slots, by the slot's name (a language model's beside T5's)
     """
 
@@ -40,11 +41,12 @@ class TextStates:
     pooled: Tensor | None
     words: tuple[tuple[WordSpan, ...], ...]
     dropped: tuple[tuple[str, ...], ...]
+    labels: Tensor | None = None
     more: Mapping[str, TextStates] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        pooled = () if self.pooled is None else (self.pooled,)
-        columns = (self.tokens, self.mask, self.words, self.dropped, *pooled, *(states.tokens for states in self.more.values()))
+        optional: list[Sized] = [v for v in (self.pooled, self.labels, *self.more.values()) if v is not None]
+        columns: list[Sized] = [self.tokens, self.mask, self.words, self.dropped, *optional]
         agree = len({len(column) for column in columns}) == 1
         if not agree or self.tokens.ndim != 3 or self.mask.shape != self.tokens.shape[:2] or self.mask.dtype != torch.bool:
             raise ValueError(
@@ -67,6 +69,7 @@ class TextStates:
             words=self.words[i : i + 1],
             dropped=self.dropped[i : i + 1],
             more={name: states.row(i) for name, states in self.more.items()},
+            labels=None if self.labels is None else self.labels[i : i + 1],
         )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TextStates:
@@ -77,6 +80,7 @@ class TextStates:
             mask=self.mask.to(device=device),
             pooled=None if self.pooled is None else self.pooled.to(device=device, dtype=dtype),
             more={name: states.to(device, dtype) for name, states in self.more.items()},
+            labels=None if self.labels is None else self.labels.to(device=device),
         )
 
     def pad_to(self, n: int) -> TextStates:
@@ -94,8 +98,9 @@ class TextStates:
         longest = max(part.tokens.shape[1] for part in parts)
         padded = [part.pad_to(longest) for part in parts]
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        if pooled and len(pooled) != len(parts):
-            raise ValueError("some parts have pooled vectors and some have none: they come from different encoders")
+        labels = [part.labels for part in parts if part.labels is not None]
+        if any(some and len(some) != len(parts) for some in (pooled, labels)):
+            raise ValueError("some parts have pooled vectors or labels and some have none: they come from different encoders")
         return TextStates(
             tokens=torch.cat([part.tokens for part in padded]),
             mask=torch.cat([part.mask for part in padded]),
@@ -103,6 +108,7 @@ class TextStates:
             words=tuple(row for part in parts for row in part.words),
             dropped=tuple(row for part in parts for row in part.dropped),
             more={name: TextStates.concat([part.more[name] for part in parts]) for name in parts[0].more},
+            labels=torch.cat(labels) if labels else None,
         )
 
 
@@ -134,3 +140,16 @@ class TextEncoder(Protocol):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> object:
         """Move the weights; states stay float32."""
         ...
+
+
+@runtime_checkable
+class Instructed(Protocol):
+    """A `TextEncoder` that puts words of its own before each prompt. `bare` is the same one without them."""
+
+    @property
+    def bare(self) -> TextEncoder: ...
+
+
+def bare(encoder: TextEncoder) -> TextEncoder:
+    """What reads negative prompts and the empty one: instructions are for what is to be drawn (Sana, Lumina-Image 2.0)."""
+    return encoder.bare if isinstance(encoder, Instructed) else encoder

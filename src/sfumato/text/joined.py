@@ -63,6 +63,13 @@ class Joined:
             encoder.to(device, dtype)
         return self
 
+    @property
+    def bare(self) -> Joined:
+        """The same encoders without their instructions."""
+        other = copy.copy(self)
+        other.parts = {name: part.bare for name, part in self.parts.items()}
+        return other
+
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """See `TextEncoder.encode`."""
         read = [encoder.encode(prompts) for encoder in self.parts.values()]

@@ -15,7 +15,7 @@ from sfumato.core.errors import ConfigError, UsageError
 from .encoded import TextStates, WordSpan
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 
 class TokenRow(NamedTuple):
@@ -45,10 +45,11 @@ class PromptTokenizer:
     """A `tokenizers.Tokenizer` set to cut at `max_tokens` and never to pad (padding is ours: masked, and zero in the output).
 
     `empty` is the one token of a prompt that has none (language models add no special tokens, and a row of nothing cannot be attended to).
+    `before`: what is put before every prompt; its words are nobody's, so neither spans nor lost words name them.
     `ConfigError` when `max_tokens` leaves no room for a word or exceeds `limit`, the positions that the model has.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, empty: int, limit: int | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, empty: int, limit: int | None = None, before: str = "") -> None:
         least = tokenizer.num_special_tokens_to_add(False) + 1
         if max_tokens < least or (limit is not None and max_tokens > limit):
             raise ConfigError(f"max_tokens is {max_tokens}", f"from {least} to {limit}" if limit is not None else f"at least {least}")
@@ -57,21 +58,29 @@ class PromptTokenizer:
         tokenizer.enable_truncation(max_tokens)
         self.tokenizer = tokenizer
         self.empty = empty
+        self.before = before
 
     def __call__(self, prompts: Sequence[str]) -> list[TokenRow]:
         # One by one, not encode_batch: its threads make every later fork (data workers) print a warning, and prompts are short.
         return [self._one(prompt) for prompt in check_prompts(prompts)]
 
     def _one(self, prompt: str) -> TokenRow:
-        encoding = self.tokenizer.encode(prompt)
+        encoding = self.tokenizer.encode(self.before + prompt)
         if not encoding.ids:
             return TokenRow((self.empty,), (), ())
-        lost = [offset for rest in encoding.overflowing for offset in rest.offsets]
-        return TokenRow(tuple(encoding.ids), *_words(prompt, encoding, lost))
+        lost = self._own([offset for rest in encoding.overflowing for offset in rest.offsets])
+        return TokenRow(tuple(encoding.ids), *_words(prompt, self._own(encoding.offsets), lost))
+
+    def _own(self, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Character ranges as those of the prompt alone; empty for what stands before it."""
+        shift = len(self.before)
+        return [(max(start - shift, 0), max(end - shift, 0)) for start, end in offsets]
 
 
-def _words(prompt: str, encoding: Encoding, lost: Sequence[tuple[int, int]]) -> tuple[tuple[WordSpan, ...], tuple[str, ...]]:
-    """The words with a token in `encoding`, and those with a token among the `lost` character ranges.
+def _words(
+    prompt: str, offsets: Sequence[tuple[int, int]], lost: Sequence[tuple[int, int]]
+) -> tuple[tuple[WordSpan, ...], tuple[str, ...]]:
+    """The words with a token, whose character ranges are `offsets`, and those with a token among the `lost` ranges.
 
     A word is a run between white space without the punctuation around it ("fox," is the word "fox"); a run of nothing but punctuation is
     itself a word, so that whatever is cut can be named. Characters that the tokenizer ignores make no word.
@@ -85,7 +94,7 @@ def _words(prompt: str, encoding: Encoding, lost: Sequence[tuple[int, int]]) -> 
         texts.append(prompt[start:end])
 
     spans: dict[int, tuple[int, int]] = {}
-    for position, (start, end) in enumerate(encoding.offsets):
+    for position, (start, end) in enumerate(offsets):
         for w in set(inner[start:end]) - {-1}:
             spans[w] = (spans.get(w, (position, 0))[0], position + 1)
     cut = {w for start, end in lost for w in owner[start:end]} - {-1}

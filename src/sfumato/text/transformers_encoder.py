@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +60,8 @@ class TransformersEncoder:
     padding "masked": states at padding are nothing. "attended": SD3 and FLUX pad every prompt to `max_tokens` with the tokenizer's own
     token, attend to it here and hand its states on; their networks know no other input. "kept": HiDream pads likewise, does not attend to
     it here, and hands its states on.   prepare: what is done to a prompt first.
+    instruction: words put before every prompt, which a language model reads it by; `bare` reads without them.   hidden: of an
+    instruction's states only the first and the last are handed on, and its tokens do not count in `max_tokens` (Sana).
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class TransformersEncoder:
         max_tokens: int | None = None,
         padding: Padding = "masked",
         prepare: Prepare = as_it_is,
+        instruction: str = "",
+        hidden: bool = False,
     ) -> None:
         config: Any = model.config
         depth = int(config.num_hidden_layers)
@@ -92,13 +98,31 @@ class TransformersEncoder:
         self.published_tokenizer = tokenizer
         # A copy: the published one is saved again as it came, without our truncation.
         backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-        self.tokenizer = PromptTokenizer(backend, self.max_tokens, empty, limit)
+        backend.no_padding()
+        backend.no_truncation()
+        self.skipped = max(len(backend.encode(instruction).ids) - 2, 0) if hidden and instruction else 0
+        self.tokenizer = PromptTokenizer(backend, self.max_tokens + self.skipped, empty, limit, instruction)
         self.depth = depth
-        self.prepare = prepare
+        self.prepare, self.instruction = prepare, instruction
         if padding != "masked" and tokenizer.pad_token_id is None:
             raise ConfigError(f"padding is {padding}, and the tokenizer has no padding token", "its tokenizer_config.json names one")
         self.padding = None if padding == "masked" else int(tokenizer.pad_token_id)
         self.attends = padding != "kept"
+
+    @property
+    def bare(self) -> TransformersEncoder:
+        """The same encoder without its instruction."""
+        if not self.instruction:
+            return self
+        other = copy.copy(self)
+        other.tokenizer, other.instruction, other.skipped = self._plain, "", 0
+        return other
+
+    @cached_property
+    def _plain(self) -> PromptTokenizer:
+        """The tokenizer without the instruction."""
+        backend = type(self.tokenizer.tokenizer).from_str(self.tokenizer.tokenizer.to_str())
+        return PromptTokenizer(backend, self.max_tokens, self.tokenizer.empty, before="")
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextStates:
@@ -115,7 +139,15 @@ class TransformersEncoder:
             out = self.model(input_ids=ids, attention_mask=None if self.attends else words.long(), output_hidden_states=deep)
         taps = [out.last_hidden_state if i == self.depth else out.hidden_states[i] for i in self.layers]
         pooled = (out.text_embeds if hasattr(out, "text_embeds") else out.pooler_output) if self.pooled_width else None
-        return states(torch.cat([tap.float() for tap in taps], dim=-1), mask, pooled, rows)
+        return self._handed_on(states(torch.cat([tap.float() for tap in taps], dim=-1), mask, pooled, rows))
+
+    def _handed_on(self, read: TextStates) -> TextStates:
+        """`read` without the states of a hidden instruction between its first and its last."""
+        if not (skipped := self.skipped):
+            return read
+        kept = torch.tensor([0, *range(1 + skipped, read.tokens.shape[1])], device=read.mask.device)
+        words = tuple(tuple(w._replace(start=w.start - skipped, end=w.end - skipped) for w in row) for row in read.words)
+        return replace(read, tokens=read.tokens[:, kept], mask=read.mask[:, kept], words=words)
 
     def adapted(self, changes: Changes, name: str) -> TransformersEncoder:
         """This encoder with low-rank changes by module of its model; see `adapted.py`. Raises `WeightsError` for one that does not fit."""
@@ -138,6 +170,8 @@ def load_text_encoder(
     *,
     padding: Padding = "masked",
     prepare: Prepare = as_it_is,
+    instruction: str = "",
+    hidden: bool = False,
     ends: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -158,7 +192,7 @@ def load_text_encoder(
     words = load_tokenizer(words_in)
     if ends:
         words.pad_token = words.eos_token
-    return TransformersEncoder(model.to(device), words, layers, max_tokens, padding, prepare)
+    return TransformersEncoder(model.to(device), words, layers, max_tokens, padding, prepare, instruction, hidden)
 
 
 def empty_text_model(folder: Path) -> PreTrainedModel:

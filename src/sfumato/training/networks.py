@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from ..backbones import backbones
-from ..codecs.kl import KLCodec
+from ..codecs.autoencoder import Autoencoder
 from ..core.conditions import Slot
 from ..core.config import from_dict
 from ..core.errors import ConfigError, DataError
@@ -56,7 +56,7 @@ def shape_of(family: str, shape: Any) -> Any:
     return shape
 
 
-def fitted(shape: Any, codec: KLCodec, encoder: TextEncoder) -> Any:
+def fitted(shape: Any, codec: Autoencoder, encoder: TextEncoder) -> Any:
     """`shape` with the widths that follow from `codec` and `encoder`."""
     widths = {"channels": codec.latent_channels, "text_width": encoder.width, "pooled_width": encoder.pooled_width}
     return replace(shape, **{f.name: widths[f.name] for f in fields(shape) if f.name in widths})

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..codecs.kl import KLCodec
+from ..codecs.autoencoder import Autoencoder
 from ..core.files import read_tensors, write_tensors
 from ..data.sources import Source
 from ..text.encoded import TextEncoder
@@ -28,13 +28,13 @@ class Precomputed:
     table: TextTable
 
 
-def precompute(source: Source, codec: KLCodec, encoder: TextEncoder, cache: Path, batch: int = 64) -> Precomputed:
+def precompute(source: Source, codec: Autoencoder, encoder: TextEncoder, cache: Path, batch: int = 64) -> Precomputed:
     """Encode every picture and every distinct caption of `source`; cache files of the same pictures, captions and weights are reused."""
     numbers, table = encoded_captions(source, encoder, cache, batch)
     return Precomputed(encoded_pictures(source, codec, cache, batch), numbers, table)
 
 
-def encoded_pictures(source: Source, codec: KLCodec, cache: Path, batch: int = 64) -> Tensor:
+def encoded_pictures(source: Source, codec: Autoencoder, cache: Path, batch: int = 64) -> Tensor:
     """Latents (N, C, h, w) fp16 of all pictures, from `cache` where it has them."""
     path = cache / f"latents-{_pictures_key(source, codec)}.safetensors"
     if not path.is_file():
@@ -58,7 +58,7 @@ def encoded_captions(source: Source, encoder: TextEncoder, cache: Path, batch: i
 
 
 @torch.no_grad()
-def encode_pictures(images: Tensor, codec: KLCodec, batch: int) -> Tensor:
+def encode_pictures(images: Tensor, codec: Autoencoder, batch: int) -> Tensor:
     """Latents (N, C, h, w), fp16, of uint8 pictures (N, 3, H, W): the posterior's means."""
     device = next(codec.parameters()).device
     return torch.cat([codec.encode(part.to(device).float() / 127.5 - 1).half().cpu().contiguous() for part in images.split(batch)])
@@ -89,7 +89,7 @@ def _captions(source: Source) -> list[tuple[str, ...]]:
     return [row + row[:1] * (forms - len(row)) for row in rows]
 
 
-def _pictures_key(source: Source, codec: KLCodec) -> str:
+def _pictures_key(source: Source, codec: Autoencoder) -> str:
     weights = hashlib.sha256()
     for name, tensor in sorted(codec.state_dict().items()):
         if "decoder" not in name:

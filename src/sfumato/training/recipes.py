@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..backbones import backbones
-from ..codecs.kl import KLCodec
+from ..codecs.autoencoder import Autoencoder
 from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, DataError
 from ..data.scenes.reading import FORMS
@@ -121,7 +121,7 @@ class ModelRecipe:
         return batch - scenes, scenes
 
 
-def new_model(recipe: ModelRecipe, codec: KLCodec, encoder: TextEncoder) -> TextToImage:
+def new_model(recipe: ModelRecipe, codec: Autoencoder, encoder: TextEncoder) -> TextToImage:
     """An untrained network of the recipe's shape, its weights drawn from the recipe's seed, between `encoder` and `codec`.
 
     Raises `ConfigError` for a shape that does not fit them or that text alone does not serve.

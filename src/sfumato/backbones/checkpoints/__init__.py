@@ -77,9 +77,10 @@ class Format:
     values we compute with; any other value is refused). `derives`: their names behind our fields that depend on several.
 
     `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   `unread`: names of theirs that their own forward
-    never reads, vectors as long as the field of our config that is named; left behind, and written as zeros.   `meaning`: what the
-    published network's numbers are.   `component`: what a pipeline's folder and LoRA files call it.
-    `former`: as `fixed`, fields of the class that it was first published as; they are not written.
+    never reads, of the shape that fields of our config give; left behind, and written as zeros.   `meaning`: what the published network's
+    numbers are.   `component`: what a pipeline's folder and LoRA files call it.
+    `former`: as `fixed`, fields of the class that it was first published as; they are not written.   `later`: fields which that class did
+    not have yet, with the values that it computed with.
     `originals`: the Linears under the names of the model's first release, which kohya and ai-toolkit keep in their files.
     """
 
@@ -93,14 +94,16 @@ class Format:
     derives: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
     originals: Callable[[Any], tuple[Rule, ...]] = field(default=lambda config: ())
-    unread: Mapping[str, str] = field(default_factory=dict)
     component: str = "transformer"
     former: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    later: Mapping[str, Any] = field(default_factory=dict)
+    unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     meaning: Meaning = field(kw_only=True)
 
     def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         """Our config's fields. Raises `ConfigError` naming a flag that is unknown or has a value we do not compute with."""
         fixed = {**self.fixed, **self.former}
+        theirs = {**self.later, **theirs} if theirs.get("_class_name") == FORMER_CLASS else theirs
         known = self.fields.keys() | fixed.keys() | self.derives
         # Their defaults are not ours: a field that is left out is asked for rather than guessed.
         if missing := sorted(self.fields.keys() - theirs.keys()):
@@ -148,7 +151,7 @@ class Format:
     def to_theirs(self, config: Any, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their names and tensors. Raises `WeightsError` for tensors of ours that their format has no place for."""
         like = next(iter(ours.values()))
-        written = {name: like.new_zeros(getattr(config, length)) for name, length in self.unread.items()}
+        written = {name: like.new_zeros([getattr(config, side) for side in shape]) for name, shape in self.unread.items()}
         used: set[str] = set()
         for each in self.rules(config):
             for suffix in ("", ".weight", ".bias"):
@@ -218,9 +221,11 @@ _BY_NORM = {"ada_norm_single": "PixArtTransformer2DModel", "ada_norm_zero": "DiT
 
 
 def class_of(config: Mapping[str, Any]) -> str:
-    """The class of a published transformer's config, by today's name."""
-    name = str(config.get("_class_name", "?"))
-    return _BY_NORM.get(str(config.get("norm_type")), name) if name == FORMER_CLASS else name
+    """The class of a published transformer's config, by today's name. Raises `ConfigError` where the former class means none of today's."""
+    name, norm = str(config.get("_class_name", "?")), config.get("norm_type")
+    if name == FORMER_CLASS and norm not in _BY_NORM:
+        raise ConfigError(f"a {FORMER_CLASS} with norm_type = {norm!r}", f"supported: {', '.join(map(repr, _BY_NORM))}")
+    return _BY_NORM[str(norm)] if name == FORMER_CLASS else name
 
 
 formats: Registry[Format] = Registry("diffusers class")
@@ -233,6 +238,7 @@ formats.lazy("PixArtTransformer2DModel", "sfumato.backbones.checkpoints.pixart:F
 formats.lazy("SanaTransformer2DModel", "sfumato.backbones.checkpoints.sana:FORMAT")
 formats.lazy("SD3Transformer2DModel", "sfumato.backbones.checkpoints.mmdit:FORMAT")
 formats.lazy("UNet2DConditionModel", "sfumato.backbones.checkpoints.unet:FORMAT")
+formats.lazy("UniDiffuserModel", "sfumato.backbones.checkpoints.unidiffuser:FORMAT")
 
 
 def format_of(family: str) -> Format | None:

@@ -103,6 +103,7 @@ FORMAT = Format(
         **dict.fromkeys(("cross_attention_dim", "caption_channels", "interpolation_scale", "use_additional_conditions"), (None,)),
         "attention_type": ("default",),
     },
+    later={"norm_eps": 1e-5},
     ignored=frozenset({"pos_embed.pos_embed"}),
     # As trained; a pipeline's scheduler may say otherwise of a fine-tuned one.
     meaning=Meaning("eps", Betas(), "steps"),

@@ -44,7 +44,6 @@ def read_shape(folder: Path) -> tuple[Family, Format | None, Any]:
     """The family of the network in `folder`, diffusers' format where it is theirs, and our config of it; no weights are read."""
     config = read_json(folder / "config.json")
     name = class_of(config)
-    config.pop("_class_name", None)
     form: Format | None = None
     if name not in backbones:
         if name not in formats:
@@ -52,7 +51,8 @@ def read_shape(folder: Path) -> tuple[Family, Format | None, Any]:
         form = formats.get(name)
     family = backbones.get(name if form is None else form.family)
     try:
-        shape = from_dict(family.config, config if form is None else form.config(config))
+        own = {field: value for field, value in config.items() if field != "_class_name"}
+        shape = from_dict(family.config, own if form is None else form.config(config))
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.json'}: {error.message}", error.hint) from error
     return family, form, shape

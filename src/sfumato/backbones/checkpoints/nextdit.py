@@ -88,6 +88,6 @@ FORMAT = Format(
     derive=_derive,
     describe=_describe,
     derives=frozenset({"num_kv_heads", "multiple_of", "ffn_dim_multiplier", "sample_size", "scaling_factor"}),
-    unread={"pad_token": "width"},
+    unread={"pad_token": ("width",)},
     meaning=MEANING,
 )

@@ -25,7 +25,9 @@ SQUARED_COSINE = (0.0, 0.999)
 
 @dataclass(frozen=True)
 class Scheduler:
-    """What a scheduler config says."""
+    """What a scheduler config says. `meaning`: of a discrete schedule; a flow's network itself says which way it counts and points, and
+    `layout.whole` whether diffusers tells it thousandths of its time.
+    """
 
     meaning: Meaning
     layout: Layout
@@ -93,6 +95,8 @@ TABLES = {
             "lower_order_final": True,
             "euler_at_final": False,
             "final_sigmas_type": "zero",
+            "use_flow_sigmas": False,
+            "flow_shift": 1.0,
         },
         fixed={
             **_PLAIN,
@@ -100,12 +104,11 @@ TABLES = {
             "algorithm_type": "dpmsolver++",
             "solver_type": "midpoint",
             "use_lu_lambdas": False,
-            "use_flow_sigmas": False,
             "use_dynamic_shifting": False,
             "lambda_min_clipped": -math.inf,
             "variance_type": None,
         },
-        idle={**_THRESHOLD, "flow_shift": 1.0, "time_shift_type": "exponential"},
+        idle={**_THRESHOLD, "time_shift_type": "exponential"},
     ),
     "DDIMScheduler": Table(
         used={**_BETAS, "timestep_spacing": "leading", "set_alpha_to_one": True},
@@ -181,7 +184,9 @@ def read(config: Mapping[str, Any], even: bool = False) -> Scheduler:
     if name == "FlowMatchLCMScheduler":
         return replace(_flow(said, even), solver="renoise")
     if name == "UniPCMultistepScheduler":
-        return Scheduler(Meaning(time_map="whole"), Layout("below", "fixed"), "unipc", float(said["flow_shift"]))
+        return Scheduler(Meaning(), Layout("below", "fixed"), "unipc", float(said["flow_shift"]))
+    if said.get("use_flow_sigmas"):
+        return _late(name, said)
     if said["prediction_type"] not in PREDICTIONS:
         raise ConfigError(f"{name} with prediction_type = {said['prediction_type']!r}", f"one of {', '.join(PREDICTIONS)}")
     meaning = Meaning(PREDICTIONS[said["prediction_type"]], _schedule(name, said), "steps")
@@ -205,9 +210,7 @@ def read(config: Mapping[str, Any], even: bool = False) -> Scheduler:
             f"{name} to sigma_min with lower_order_final = {said['lower_order_final']} and euler_at_final = {said['euler_at_final']}",
             "True and False: below 15 steps the last one is of first order, else of second",
         )
-    if said["solver_order"] not in (1, 2):
-        raise ConfigError(f"{name} with solver_order = {said['solver_order']}", "1 or 2")
-    return Scheduler(meaning, _spacing(said, to_data, spare=True), "dpm++2m" if said["solver_order"] == 2 else "euler")
+    return Scheduler(meaning, _spacing(said, to_data, spare=True), _order(name, said))
 
 
 def _flow(said: Mapping[str, Any], even: bool) -> Scheduler:
@@ -220,6 +223,21 @@ def _flow(said: Mapping[str, Any], even: bool) -> Scheduler:
     ends = ("base_image_seq_len", "base_shift", "max_image_seq_len", "max_shift")
     tokens = cast(tuple[float, float, float, float], tuple(float(said[end]) for end in ends))
     return Scheduler(Meaning(), Layout("paper", "tokens", tokens), "euler")
+
+
+def _late(name: str, said: Mapping[str, Any]) -> Scheduler:
+    """DPM-Solver on a flow. Betas, spacing and offset say nothing then; where it ends at the data, its last step is of first order."""
+    needed = {"prediction_type": "flow_prediction", "final_sigmas_type": "zero", "num_train_timesteps": 1000}
+    for field, value in needed.items():
+        if said[field] != value:
+            raise ConfigError(f"{name} with use_flow_sigmas and {field} = {said[field]!r}", f"only {value!r} is computed here")
+    return Scheduler(Meaning(), Layout("late", "fixed"), _order(name, said), float(said["flow_shift"]))
+
+
+def _order(name: str, said: Mapping[str, Any]) -> str:
+    if said["solver_order"] not in (1, 2):
+        raise ConfigError(f"{name} with solver_order = {said['solver_order']}", "1 or 2")
+    return "dpm++2m" if said["solver_order"] == 2 else "euler"
 
 
 def _schedule(name: str, said: Mapping[str, Any]) -> Betas:
@@ -266,7 +284,9 @@ def write(scheduler: Scheduler, names: Collection[str] = tuple(TABLES)) -> dict[
 def _written_flow(scheduler: Scheduler) -> dict[str, Any]:
     layout, (low, base, high, most) = scheduler.layout, scheduler.layout.tokens
     said = {"shift": scheduler.shift, "use_dynamic_shifting": layout.scaling == "tokens", "base_shift": base, "max_shift": most}
-    return said | {"base_image_seq_len": int(low), "max_image_seq_len": int(high), "flow_shift": scheduler.shift}
+    said |= {"base_image_seq_len": int(low), "max_image_seq_len": int(high), "flow_shift": scheduler.shift}
+    solver = {"prediction_type": "flow_prediction", "solver_order": 2 if scheduler.solver == "dpm++2m" else 1}
+    return said | {"use_flow_sigmas": layout.kind == "late", **solver}
 
 
 def _written(scheduler: Scheduler) -> dict[str, Any]:

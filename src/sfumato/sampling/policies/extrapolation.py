@@ -20,13 +20,27 @@ from ...core.state import State
 from ...nn.positions import Rotary
 from ...nn.rope import RULES, magnitude, proportional, stretched
 
+Smaller = Literal["left", "sharpened", "scaled"]
+SMALLER: tuple[Smaller, ...] = ("left", "sharpened", "scaled")
+
+
+@dataclass(frozen=True)
+class OtherSizes:
+    """How a model draws pictures of other sizes than it was trained at, saved with it: `Extrapolation` without what the network says."""
+
+    rule: str = "time"
+    apart: bool = False
+    sharpen: Literal["none", "proportional", "magnitude"] = "none"
+    smaller: Smaller = "left"
+
 
 @dataclass(frozen=True)
 class Extrapolation:
     """`rotary`: the network's (`net.rotary`).   trained: tokens a side of the pictures it was trained on.   rule: a name in `RULES`.
 
     apart: each side is stretched by its own length instead of both by the square root of the area.   sharpen: "proportional" (Lumina) or
-    "magnitude" (YaRN). A picture no larger than those trained on is left as it is, bit for bit.
+    "magnitude" (YaRN). A picture of the size trained on is left as it is, bit for bit, and so are smaller ones; unless `smaller` says that
+    their attention is "sharpened" as well (by less than 1, that is; Lumina-Next's code), or their rates "scaled" too (diffusers).
     """
 
     rotary: Rotary
@@ -34,10 +48,13 @@ class Extrapolation:
     rule: str = "time"
     apart: bool = False
     sharpen: Literal["none", "proportional", "magnitude"] = "none"
+    smaller: Smaller = "left"
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise UnknownNameError("rule", self.rule, RULES)
+        if self.smaller not in SMALLER:
+            raise UnknownNameError("way with smaller pictures", self.smaller, SMALLER)
         if self.trained < 1:
             raise ConfigError(f"trained is {self.trained}", "the number of tokens a side of a training picture")
 
@@ -63,7 +80,8 @@ class Extrapolating(Session):
         if call.t is None or image.grid is None:
             raise UsageError("extrapolation needs a picture on a grid and its noise level", "name t in the Call")
         config = self.config
-        rates = stretched(config.rotary, RULES[config.rule], image.grid, config.trained, call.t, config.apart)
+        scaled = config.smaller == "scaled"
+        rates = stretched(config.rotary, RULES[config.rule], image.grid, config.trained, call.t, config.apart, scaled)
         return run(replace(state, cond={**state.cond, "rates": rates}), a, b)
 
     def attention(self, site: Site, heads: Mapping[str, Heads], attend: Attend, call: Call) -> Mapping[str, Tensor]:
@@ -73,10 +91,11 @@ class Extrapolating(Session):
         return attend({**heads, **{n: replace(h, k=h.k * factor) for n, h in turning.items()}}, None)
 
     def _factor(self, keys: Mapping[str, int], grid: tuple[int, ...] | None) -> float:
-        """What logits are multiplied by; at least 1."""
+        """What logits are multiplied by; at least 1 where smaller pictures are left alone."""
         config, picture = self.config, keys["image"]
         if config.sharpen == "magnitude":
             longest = max(grid or (1,)) if config.apart else math.sqrt(picture)
             return magnitude(longest / config.trained) ** 2
         others = sum(keys.values()) - picture
-        return max(proportional(picture + others, config.trained**2 + others), 1.0)
+        factor = proportional(picture + others, config.trained**2 + others)
+        return max(factor, 1.0) if config.smaller == "left" else factor
