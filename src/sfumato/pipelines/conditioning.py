@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..core.conditions import Conditions, Slot, Tokens, nulled
+from ..core.conditions import Conditions, Slot, Tokens, nulled, picture_sizes
 from ..core.errors import UsageError, WeightsError
 from ..surgery import Lora, text_changes
 from ..text.encoded import TextEncoder, TextStates, bare
