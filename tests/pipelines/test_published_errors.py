@@ -1,18 +1,20 @@
 """Published folders that are not quite right: each fault is named, and nothing is ignored."""
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 from tests.pipelines.peers import pixart, saved
 
 import sfumato
 from sfumato.core.errors import ConfigError, SfumatoError, UsageError
 from sfumato.pipelines import TextToImage
-from sfumato.pipelines.published.schedulers import Scheduler, read, write
+from sfumato.pipelines.published.schedulers import TABLES, Scheduler, read, write
 from sfumato.sampling.schedules import Layout
 
 SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
@@ -112,3 +114,15 @@ def test_a_scheduler_that_diffusers_lacks_is_refused():
 
     with pytest.raises(ConfigError, match="own format"):
         write(Scheduler(Meaning("v", "cosine"), Layout(), "heun"))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_a_scheduler_config_leaves_out_is_diffusers_default(name: str):
+    """A field that is not there means diffusers' own value: ours where it is used, and named where that is not what is computed."""
+    table, theirs = TABLES[name], inspect.signature(getattr(diffusers, name).__init__).parameters
+    assert all(theirs[field].default == value for field, value in {**table.used, **table.idle}.items())
+    assert table.stated == {field for field, value in table.fixed.items() if theirs[field].default != value}
+    whole = {**table.used, **table.fixed, "_class_name": name}
+    for field in table.stated:
+        with pytest.raises(ConfigError, match=f"{name} without {field}"):
+            table.checked(name, {k: v for k, v in whole.items() if k != field})

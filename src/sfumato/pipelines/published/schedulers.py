@@ -37,11 +37,15 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class Table:
-    """One scheduler class: `used` and `idle` fields with diffusers' defaults, and `fixed` ones with the only value computed here."""
+    """One scheduler class: `used` and `idle` fields with diffusers' defaults, and `fixed` ones with the only value computed here.
+
+    `stated`: fixed fields that a config has to name, for diffusers' own default is another value.
+    """
 
     used: Mapping[str, Any]
     fixed: Mapping[str, Any]
     idle: Mapping[str, Any]
+    stated: frozenset[str] = frozenset()
 
     def checked(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """The used fields. Raises `ConfigError` for an unknown field and for a value that nothing here computes with."""
@@ -53,6 +57,8 @@ class Table:
                 raise ConfigError(UnknownNameError(f"field of a {name} config", field, known).args[0])
             if field in self.fixed and value != self.fixed[field]:
                 raise ConfigError(f"{name} with {field} = {value!r}", f"only {self.fixed[field]!r} is computed here")
+        if silent := sorted(self.stated - config.keys()):
+            raise ConfigError(f"{name} without {silent[0]}", f"say {self.fixed[silent[0]]!r}: diffusers' default is not computed here")
         return {field: config.get(field, default) for field, default in self.used.items()}
 
 
@@ -114,6 +120,7 @@ TABLES = {
         used={**_BETAS, "timestep_spacing": "leading", "set_alpha_to_one": True},
         fixed={**_PLAIN, "clip_sample": False},
         idle={**_THRESHOLD, "clip_sample_range": 1.0},
+        stated=frozenset({"clip_sample"}),
     ),
     "EulerDiscreteScheduler": Table(
         used={**_BETAS, "timestep_spacing": "linspace"},
@@ -167,6 +174,7 @@ TABLES = {
             "sigma_min": None,
             "sigma_max": None,
         },
+        stated=frozenset({"prediction_type", "use_flow_sigmas"}),
     ),
 }
 
