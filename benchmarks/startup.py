@@ -38,12 +38,11 @@ text_encoders.get("minilm")(); lap("load the text encoder")
 pipe = folder.load(MODEL); lap("load all (text encoder again)")
 conds, _ = pipe.conditions(["a red heart, noto style"], "", 4.0); lap("encode the prompt")
 from sfumato.core.rng import Rows
-from sfumato.pipelines.text_to_image import Draw
 from sfumato.sampling.loop import draw
 from sfumato.sampling.ode import DrawRequest
 size = pipe.defaults.size
 shape = (pipe.codec.latent_channels, *(n // pipe.codec.factor for n in size))
-latents = draw(pipe._process(Draw(20, 4.0, "euler", size)), DrawRequest(shape, conds), Rows((0,))); lap("20 steps")
+latents = draw(pipe._process(pipe.settle(steps=20, guidance=4.0, solver="euler")), DrawRequest(shape, conds), Rows((0,))); lap("20 steps")
 pipe.decode(latents); lap("decode")
 """
 
