@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import diffusers
 import pytest
@@ -13,6 +14,7 @@ import sfumato
 from sfumato.backbones.checkpoints.folder import read_shape
 from sfumato.core.errors import SfumatoError, UsageError
 from sfumato.core.rng import Rows
+from sfumato.evaluate.anatomy import anatomy
 from sfumato.sampling.guidance import Guide
 
 NAMES = {"0": "tench, Tinca tinca", "207": "golden retriever", "208": "Labrador retriever"}
@@ -113,3 +115,11 @@ def test_diffusers_loads_what_we_save(tmp_path: Path, monkeypatch: pytest.Monkey
     pictures = [drawn(pipe, noise, monkeypatch, **call) for pipe in (back, theirs)]
     assert relative(*pictures) <= 1e-6
     assert sfumato.load(again).defaults == ours.defaults
+
+
+def test_its_anatomy_has_no_words(tmp_path: Path):
+    pipe = sfumato.load(saved(dit(), tmp_path / "model"))
+    found = anatomy(pipe)
+    assert found.flops > 0 and found.tokens == {"image": 16} and ElementTree.fromstring(found.svg()).tag.endswith("svg")
+    with pytest.raises(UsageError, match="prompts are classes"):
+        anatomy(pipe, text_tokens=16)

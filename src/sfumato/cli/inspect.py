@@ -111,7 +111,7 @@ class Inspect(Verb):
         pipe = self._load()
         from ..evaluate.anatomy import anatomy
 
-        found = anatomy(pipe, size, 16 if self.tokens is None else self.tokens)
+        found = anatomy(pipe, size, self.tokens)
         if paths:
             write_json(paths["json"], found.record())
             write_bytes(paths["svg"], found.svg().encode())

@@ -123,13 +123,17 @@ class Anatomy:
         return document(width, y + 14, parts)
 
 
-def anatomy(pipe: TextToImage, size: tuple[int, int] | None = None, text_tokens: int = 16) -> Anatomy:
-    """Count everything for a picture of `size` (height, width), None = the model's own, and a prompt of `text_tokens` tokens.
+def anatomy(pipe: TextToImage, size: tuple[int, int] | None = None, text_tokens: int | None = None) -> Anatomy:
+    """Count everything for a picture of `size` (height, width), None = the model's own, and a prompt of `text_tokens` tokens, None = 16, or
+    none where prompts are classes.
 
     Raises `UsageError` for an impossible size and for a prompt that the text encoder could not read.
     """
-    if not 3 <= text_tokens <= pipe.encoder.max_tokens:
-        raise UsageError(f"{text_tokens} text tokens", f"from 3 to {pipe.encoder.max_tokens}, what this text encoder reads")
+    most = pipe.encoder.max_tokens
+    if text_tokens is None:
+        text_tokens = min(16, most)
+    elif not 3 <= text_tokens <= most:
+        raise UsageError(f"{text_tokens} text tokens", f"from 3 to {most}, what this text encoder reads" if most else "prompts are classes")
     size, net = pipe.possible_size(size or pipe.defaults.size), pipe.denoiser.net
     tokens, seen = evaluation(pipe, size, text_tokens)
     flops = {site: work.flops for site, work in seen.by(lambda row: row.site).items()}
@@ -161,7 +165,7 @@ def anatomy(pipe: TextToImage, size: tuple[int, int] | None = None, text_tokens:
 def evaluation(pipe: TextToImage, size: tuple[int, int], text_tokens: int) -> tuple[dict[str, int], Profile]:
     """(tokens by stream, the profile) of one evaluation of the network for one row of noise."""
     net, codec = pipe.denoiser.net, pipe.codec
-    conds, _ = pipe.conditions(["a"], at_least=text_tokens)
+    conds, _ = pipe.conditions(["a" if text_tokens else "0"], at_least=text_tokens)
     x = torch.zeros(1, codec.latent_channels, *(n // codec.factor for n in size), device=pipe.device)
     streams = {"image": Stream(x, t=torch.ones(1, device=pipe.device))}
     with torch.no_grad():

@@ -31,7 +31,7 @@ class Step:
 OnStep = Callable[[Step], bool | None]
 
 
-class Joined:
+class Batched:
     """A run's conditions, put into one batch and prepared once for all steps; by the lanes that run together."""
 
     def __init__(self) -> None:
@@ -47,9 +47,9 @@ class Joined:
         return self._made[key][1]
 
 
-def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall], joined: Joined | None = None) -> dict[str, Out]:
+def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall], batched: Batched | None = None) -> dict[str, Out]:
     """Answer all lanes. Lanes with nothing but an image, no tap, the same observers or no policy, and the same adapters that ask for no
-    lane or none, run as one batch. `joined`: what a run that asks step after step keeps of its conditions.
+    lane or none, run as one batch. `batched`: what a run that asks step after step keeps of its conditions.
     """
     outs: dict[str, Out] = {}
     alike: dict[tuple[int, ...], dict[str, NetCall]] = {}
@@ -59,7 +59,7 @@ def evaluate(denoiser: Denoiser, calls: Mapping[str, NetCall], joined: Joined | 
         else:
             outs[lane] = denoiser.answer(c.streams, c.cond, c.call)
     for batch in alike.values():
-        outs |= _together(denoiser, batch, joined or Joined())
+        outs |= _together(denoiser, batch, batched or Batched())
     return outs
 
 
@@ -73,14 +73,14 @@ def _special(call: Call) -> bool:
     return bool(laned or call.taps or call.noise) or not all(s.footprint.observes for s in call.sessions)
 
 
-def _together(denoiser: Denoiser, calls: Mapping[str, NetCall], joined: Joined) -> dict[str, Out]:
+def _together(denoiser: Denoiser, calls: Mapping[str, NetCall], batched: Batched) -> dict[str, Out]:
     members = list(calls.values())
     images = [c.streams["image"] for c in members]
     x, t = torch.cat([i.x for i in images]), torch.cat([i.t for i in images if i.t is not None])
     ends = list(accumulate(len(i.x) for i in images))
     rows = {lane: slice(end - len(i.x), end) for lane, i, end in zip(calls, images, ends, strict=True)}
     call = replace(members[0].call, lane="+".join(calls), t=t, together=rows)
-    cond = joined.of(denoiser, [c.cond for c in members], plain=not (call.sessions or call.adapters))
+    cond = batched.of(denoiser, [c.cond for c in members], plain=not (call.sessions or call.adapters))
     out = denoiser.out(x, t, cond, call)
     parts = {name: pred.split([len(i.x) for i in images]) for name, pred in out.pred.items()}
     return {lane: Out({name: part[i] for name, part in parts.items()}, {}, out.aux) for i, lane in enumerate(calls)}
@@ -90,10 +90,10 @@ def _together(denoiser: Denoiser, calls: Mapping[str, NetCall], joined: Joined) 
 def draw(process: Ode, request: DrawRequest, rows: Rows, on_step: OnStep | None = None) -> Tensor:
     """Run `process` to its end and return the latents. `on_step` returning False stops the run with `CancelledError`."""
     run: OdeRun = process.init(request, rows)
-    total, joined = len(process.times) - 1, Joined()
+    total, batched = len(process.times) - 1, Batched()
     while not process.done(run):
         before = run.walk.index
-        run = process.update(run, evaluate(process.denoiser, process.calls(run), joined), rows)
+        run = process.update(run, evaluate(process.denoiser, process.calls(run), batched), rows)
         if on_step is None or run.walk.index == before or run.estimate is None:
             continue
         if on_step(Step(run.walk.index, total, run.estimate)) is False:

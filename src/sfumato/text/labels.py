@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from sfumato.core.errors import UnknownNameError, UsageError
-
+from ..core.errors import UnknownNameError, UsageError
 from .encoded import TextStates
 from .tokens import check_prompts
 

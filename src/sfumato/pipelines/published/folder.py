@@ -186,9 +186,7 @@ def _encoder(
 def empty_texts(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The models of a published pipeline's text encoders, by folder, on meta."""
     texts = kind(class_name(index)).texts
-    return {
-        text.folder: empty_text_model(folder / text.folder) for text in texts if (index.get(text.folder) or [None, None])[1] is not None
-    }
+    return {text.folder: empty_text_model(folder / text.folder) for text in texts if _has(index, text.folder)}
 
 
 def save_published(pipe: TextToImage, folder: Path, dtype: torch.dtype | None = None) -> None:
