@@ -154,7 +154,7 @@ def rotary() -> tuple[Finding, ...]:
     """Rates of 36 channels for twice the side, in parts of those trained with, at k = 0, 1, 4, 8, 17."""
 
     def rates(rule: Rule, t: float = 0.0, scale: float = 2.0) -> list[float]:
-        axis = Stretch(36, scale, 64, torch.tensor([1.0 - t]), head=72)  # the sheet's t is 0 at noise
+        axis = Stretch(36, scale, 64, torch.tensor([1.0 - t]), head=72)  # the paper's t is 0 at noise
         return [float(x) for x in (rule(axis) / plain(axis))[0, [0, 1, 4, 8, 17]]]
 
     ends = {"NTK": (ntk, 0.0), "time-aware at t = 1": (time_aware, 1.0)}
