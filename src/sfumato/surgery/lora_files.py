@@ -106,7 +106,7 @@ def _places(modules: Iterable[Module], names: Names, texts: TextNames) -> tuple[
     read: list[TextPlace] = []
     refused: list[tuple[Module, str]] = []
     for module in modules:
-        found = names.find(module.key.module)
+        found = names.find(module.key)
         ours = None if found is None else names.ours(found[1])
         in_text = texts.find(module.key)
         if module.why:

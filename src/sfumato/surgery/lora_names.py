@@ -163,9 +163,11 @@ class Names:
                 found[flat(weight_of(each.theirs))] = (others | {layout}, first)
         return found
 
-    def find(self, module: str) -> tuple[frozenset[str], Rule] | None:
-        """(whose names, the rule) for a module of a file; None when no part of this network is called so."""
-        return self._found.get(flat(module))
+    def find(self, key: Key) -> tuple[frozenset[str], Rule] | None:
+        """(whose names, the rule) for a key of a file; None when no part of this network is called so."""
+        # A network may have a part that is called like a prefix: UniDiffuser's is "transformer".
+        whole = f"{key.prefix.rstrip('._').split('.')[-1]}.{key.module}"
+        return self._found.get(flat(key.module), self._found.get(flat(whole)))
 
     def ours(self, rule: Rule) -> tuple[str, ...] | None:
         """Our Linears behind a rule; None when one of them is something else (a norm, a table, a convolution)."""
