@@ -76,7 +76,7 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
 def read_settled(folder: Path, index: Mapping[str, Any], made_of: Kind) -> tuple[Kind, Said]:
     """`made_of` with what the folder's files say beside their class, and that. Raises `ConfigError` for what is not computed here."""
     scheduler, path = _read_scheduler(folder, made_of), folder / made_of.component / "config.json"
-    said = Said(index, read_json(path), scheduler)
+    said = Said(folder, index, read_json(path), scheduler)
     if (found := class_of(said.config)) != made_of.transformer:
         raise ConfigError(f"{path} is of a {found}", f"a {class_name(index)} has a {made_of.transformer}")
     return made_of.settled(made_of, said), said
@@ -182,7 +182,7 @@ def _encoder(
 
     parts = {text.folder: load(text) for text in made_of.texts if _has(index, text.folder)}
     absent = [text for text in made_of.texts if text.folder not in parts]
-    return Joined(name, parts, made_of.joined, shape.text_width, sum(text.tokens for text in absent))
+    return Joined(name, parts, made_of.joined, made_of.width or shape.text_width, sum(text.tokens for text in absent))
 
 
 def empty_texts(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.Module]:
@@ -203,7 +203,9 @@ def save_published(pipe: TextToImage, folder: Path, dtype: torch.dtype | None = 
     name = pipe.encoder.name
     made_of, defaults, encoder = kind(name), pipe.defaults, pipe.encoder
     meaning = pipe.denoiser.meaning
-    scheduler = Scheduler(meaning if isinstance(meaning.path, Betas) else Meaning(), defaults.layout, defaults.solver, defaults.shift)
+    # A scheduler counts in steps, whatever its network is told.
+    walked = replace(meaning, time_map="steps") if isinstance(meaning.path, Betas) else Meaning()
+    scheduler = Scheduler(walked, defaults.layout, defaults.solver, defaults.shift)
     if meaning not in [network_meaning(kind(name, ways), scheduler) for ways in WAYS]:
         raise UsageError(f"a {name} whose network means {meaning}", "save it in sfumato's own format")
     config = write(scheduler, made_of.schedulers)

@@ -59,6 +59,7 @@ class Text:
 class Said:
     """What a folder's files say: model_index.json, the network's config, the scheduler's."""
 
+    folder: Path
     index: Mapping[str, Any]
     config: Mapping[str, Any]
     scheduler: Scheduler
@@ -92,7 +93,7 @@ class Kind:
 
     `settled(kind, said)`: the kind of a folder whose files say more than their class.   `completed(pipe, folder)`: the pipeline with what
     it has beyond a `TextToImage`.   `written(pipe, folder)`: writes that, and gives the entries of model_index.json that are this class's
-    own.
+    own.   `width`: of the texts' states, where they do not go into the network as they are.
     """
 
     transformer: str
@@ -106,6 +107,7 @@ class Kind:
     even: bool = False
     sized: bool = False
     time_map: TimeMap | None = None
+    width: int = 0
     side: int = 0
     binned: bool = False
     guide: Guide = field(default_factory=Guide)
