@@ -19,9 +19,11 @@ import sfumato
 from sfumato.core.errors import ConfigError, SfumatoError, UsageError, WeightsError
 from sfumato.core.rng import Rows
 from sfumato.core.weights import WEIGHTS
+from sfumato.evaluate.anatomy import anatomy
 from sfumato.pipelines import redraw
 from sfumato.pipelines.unidiffuser import UniDiffuser
 from sfumato.sampling.guidance import Guide
+from sfumato.sampling.policies.attention_maps import AttentionRecorder, AttentionRecording
 
 PROMPTS = ["a red fox in the snow", "a cat under a yellow house"]
 DDIM = diffusers.DDIMScheduler(**SCALED, clip_sample=False, steps_offset=1)
@@ -144,6 +146,10 @@ def test_a_row_is_itself_and_every_knob_bites(tmp_path: Path):
     assert torch.allclose(pipe(PROMPTS[1], seed=3, **call).images, plain[1:], atol=1e-5)
     for change in ({"negative": "a house"}, {"guidance": 2.0}, {"told": {"kind": (0,)}}, {"seed": 4}, {"guide": Guide((0.0, 0.5))}):
         assert relative(pipe(PROMPTS, **{"seed": 3, **call, **change}).images, plain) > 1e-4, change
+    recorded = pipe(PROMPTS, seed=3, **call, policies=[AttentionRecorder()])
+    (session,) = recorded.sessions
+    assert torch.equal(recorded.images, plain) and isinstance(session, AttentionRecording)
+    assert session.mean().shape == (2, TOKENS, 4, 3)
     estimates: list[tuple[int, ...]] = []
     pipe(PROMPTS[0], **call, on_step=lambda step: estimates.append(tuple(step.estimate.shape)))
     assert estimates == [(1, 4, 8, 6)] * 2
@@ -161,6 +167,7 @@ def test_what_it_cannot_do_is_said(tmp_path: Path):
         (lambda: pipe.captions([]), "at least one picture"),
         (lambda: pipe.pairs(0), "num is 0"),
         (lambda: pipe.save(tmp_path / "ours"), "no place in sfumato"),
+        (lambda: anatomy(pipe), "no slot"),
     ]
     for attempt, told in wrong:
         with pytest.raises(UsageError, match=told):

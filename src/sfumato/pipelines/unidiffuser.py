@@ -21,6 +21,7 @@ from ..core.rng import Rows
 from ..sampling.joint import Joint, JointRequest
 from ..sampling.loop import OnStep, draw
 from ..text.captioner import Captioner
+from .conditioning import Lanes
 from .settings import Draw, possible_size
 from .text_to_image import TextToImage, Walked
 
@@ -67,6 +68,12 @@ class UniDiffuser(TextToImage):
         for model in (self.captioner, self.sight.model):
             model.to(device=device, dtype=dtype)
         return self
+
+    def conditions(
+        self, prompts: Sequence[str], negative: str = "", weight: float = 1.0, at_least: int = 0
+    ) -> tuple[Lanes, tuple[str, ...]]:
+        """Raises `UsageError`: what asks for them (anatomy, heat maps of words) hands a network an image and slots alone."""
+        raise UsageError("the conditions of a UniDiffuser", "its prompt is a stream, no slot: it cannot be inspected so")
 
     def walk(
         self,
