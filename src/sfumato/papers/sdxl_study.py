@@ -65,7 +65,9 @@ def learn_sizes(name: str, plan: ToldPlan, world: World, budget: Budget) -> Resu
     sharp = (told.told["original_size"][:, 0] == side).nonzero().flatten()
     arms = {DROPPED: told.rows(sharp), KEPT: told.saying(**whole(side)), SIZED: told}
     details = (Metric(f"detail@{n}", f"detail over that of real drawings, told {n} pixels", "higher") for n in sides(side))
-    metrics = (Metric("loss", "validation loss, mean over t"), *judgements(plan.trial), *details)
+    lost = Metric("loss", "validation loss, mean over t")
+    recall = Metric(f"recall@{plan.trial.steps[0]}", "real pictures within the drawn ones' manifold", "higher", "share")
+    metrics = (lost, *judgements(plan.trial), recall, *details)
     study = Study(
         name, {arm: taught.mark for arm, taught in arms.items()}, plan.trial.seeds, "images", metrics, plan.setting(world, budget)
     )

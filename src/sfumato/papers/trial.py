@@ -112,14 +112,14 @@ def trained(arm: Arm, trial: Trial, world: World, budget: Budget, seed: int, tau
     net = backbones.build(fitted(arm.shape, world.pipe)).to(budget.device)
     task = DiffusionTask(net, objective, Meaning(objective.prediction, objective.path.name), world.slots(net))
     config = TrainConfig(trial.steps_of(arm), optimizer, ema=trial.ema, device=budget.device, seed=seed)
-    taught = taught or Taught("", world.train)
-    key = json.dumps([arm.described(), trial.batch, to_dict(config), world.mark, taught.mark], sort_keys=True)
+    own = [taught.mark] if taught else []
+    key = json.dumps([arm.described(), trial.batch, to_dict(config), world.mark, *own], sort_keys=True)
     folder = budget.work / "networks" / hashlib.sha256(key.encode()).hexdigest()[:12]
     kept = folder / "net.safetensors"
     if not kept.is_file():
-        data = taught.data
+        data, told = (taught.data, taught.told) if taught else (world.train, {})
         stream = LatentStream(data.latents, data.captions, world.table(data, net), ModelRecipe().forms, trial.batch, seed)
-        run = train(task, {"train": ToldStream(stream, taught.told)}, config, folder / "train", quiet=True)
+        run = train(task, {"train": ToldStream(stream, told)}, config, folder / "train", quiet=True)
         with run.averaged():
             write_tensors(kept, {name: tensor.cpu() for name, tensor in net.state_dict().items()})
         shutil.rmtree(folder / "train")

@@ -40,7 +40,6 @@ def judgements(trial: Trial) -> tuple[Metric, ...]:
     for n in trial.steps:
         found += [Metric(f"frechet@{n}", f"Fréchet distance, {n} steps"), Metric(f"kernel@{n}", f"kernel distance, {n} steps")]
         found += [Metric(f"{kind}@{n}", f"{kind} named right, {n} steps", "higher", "share") for kind in ("concept", "style")]
-        found += [Metric(f"recall@{n}", f"real pictures within the drawn ones' manifold, {n} steps", "higher", "share")]
         found += [Metric(f"alignment@{n}", f"picture and caption, cosine, {n} steps", "higher")]
     return tuple(found)
 
