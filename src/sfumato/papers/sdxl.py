@@ -19,6 +19,7 @@ from ..core.discrete import Betas
 from ..core.rng import Rows
 from ..core.state import Stream
 from ..nn.embeddings import sinusoid
+from ..training.optimizers import OptimizerConfig
 from .claims import Budget, Claim, Finding, Outcome, exact
 from .inputs import asked, gap, parameters
 from .sdxl_report import draw_told, verdict
@@ -35,10 +36,18 @@ CLAIM = Claim(
     budgets=("smoke", "cpu"),
 )
 SIZE = 64  # pixels; 8 x 8 and 4 x 4 cells
+# Many small steps of a small network: after 150 steps of 32 pictures a larger one draws the same whatever it is told.
 PLAN = ToldPlan(
-    shape=UNetConfig(widths=(64, 128), down=((0,), (1,)), middle=1, up=((1, 1), (0, 0)), heads=(2, 4), sizes_width=64),
-    trial=Trial(images=9600, batch=32, ema=0.98, pictures=300, steps=(8,)),
-    crops=6400,
+    shape=UNetConfig(widths=(48, 96), down=((0,), (1,)), middle=1, up=((1, 0), (0, 0)), heads=(3, 6), groups=16, sizes_width=64),
+    trial=Trial(
+        images=16_000,
+        batch=16,
+        ema=0.98,
+        pictures=300,
+        steps=(8,),
+        optimizer=OptimizerConfig(name="adamw", lr=2e-3, betas=(0.9, 0.99), warmup=40, decay_from=0.5),
+    ),
+    crops=12_800,
 )
 BASE = UNetConfig()
 REFINER = UNetConfig(
