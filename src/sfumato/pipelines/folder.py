@@ -208,7 +208,7 @@ def save(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         if format == "diffusers":
-            from .published.folder import save_published
+            from .published.saving import save_published
 
             save_published(pipe, part, dtype)
         else:

@@ -2,5 +2,5 @@
 
 kinds/        what each pipeline class of diffusers is made of, a file per family
 schedulers/   scheduler configs <-> path, time layout, solver, prediction
-folder.py     the folder <-> a TextToImage
+folder.py     the folder -> a TextToImage;   saving.py: and back
 """

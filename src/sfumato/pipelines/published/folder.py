@@ -1,4 +1,4 @@
-"""A published pipeline's folder, read into a `TextToImage` and written from one. Safetensors only; nothing is fetched or executed.
+"""A published pipeline's folder, read into a `TextToImage`. Safetensors only; nothing is fetched or executed.
 
 model_index.json     the pipeline's class, and of each component [library, class], [null, null] where there is none
 transformer/, vae/, scheduler/, text_encoder*/, tokenizer*/
@@ -14,13 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...backbones import backbones
-from ...backbones.checkpoints import FORMER_CLASS, class_of, formats, of_family
-from ...backbones.checkpoints.folder import load_network, save_network
+from ...backbones.checkpoints import FORMER_CLASS, class_of, formats
+from ...backbones.checkpoints.folder import load_network
 from ...core.denoiser import Denoiser, Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError, UnknownNameError, UsageError, WeightsError
-from ...core.files import write_json
 from ...core.program import Network
 from ...core.weights import read_json
 from ...text.captions import cleaner, lowered
@@ -28,12 +26,12 @@ from ...text.joined import Joined
 from ...text.labels import Labels
 from ...text.transformers_encoder import TransformersEncoder, empty_text_model, load_text_encoder
 from ..bins import SIDES
-from ..components import read_codec, refuse_pickles, save_codec
+from ..components import read_codec, refuse_pickles
 from ..identity import Identity
 from ..settings import Defaults
 from ..text_to_image import TextToImage
-from .kinds import WAYS, Kind, Said, Text, Ways, class_name, kind
-from .schedulers import Scheduler, read, write
+from .kinds import Kind, Said, Text, Ways, class_name, kind
+from .schedulers import Scheduler, read
 
 
 @dataclass(frozen=True)
@@ -189,69 +187,6 @@ def empty_texts(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The models of a published pipeline's text encoders, by folder, on meta."""
     texts = kind(class_name(index)).texts
     return {text.folder: empty_text_model(folder / text.folder) for text in texts if _has(index, text.folder)}
-
-
-def save_published(pipe: TextToImage, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write `pipe` into the new `folder` as the diffusers pipeline it came from; `dtype` of network and codec, None = as they are.
-
-    Raises `UsageError` for a pipeline that diffusers has no class for.
-    """
-    if not isinstance(pipe.encoder, Joined | Labels):
-        raise UsageError(
-            f"diffusers has no pipeline class that reads prompts with {pipe.encoder.name!r}", "save it in sfumato's own format"
-        )
-    name = pipe.encoder.name
-    made_of, defaults, encoder = kind(name), pipe.defaults, pipe.encoder
-    meaning = pipe.denoiser.meaning
-    # A scheduler counts in steps, whatever its network is told.
-    walked = replace(meaning, time_map="steps") if isinstance(meaning.path, Betas) else Meaning()
-    scheduler = Scheduler(walked, defaults.layout, defaults.solver, defaults.shift)
-    if meaning not in [network_meaning(kind(name, ways), scheduler) for ways in WAYS]:
-        raise UsageError(f"a {name} whose network means {meaning}", "save it in sfumato's own format")
-    config = write(scheduler, made_of.schedulers)
-    if (family := of_family(backbones.name_of(type(pipe.denoiser.net))).class_name) != made_of.transformer:
-        raise UsageError(f"a {name} with a {family}", f"its transformer is a {made_of.transformer}")
-    write_json(folder / "scheduler" / "scheduler_config.json", config)
-    _write_network(pipe, folder / made_of.component, made_of, dtype)
-    save_codec(pipe.codec, folder / "vae", dtype=dtype)
-    index: dict[str, Any] = {"_class_name": name, "_diffusers_version": _diffusers_version()}
-    index |= {made_of.component: ["diffusers", made_of.transformer], "vae": ["diffusers", made_of.codec]}
-    index["scheduler"] = ["diffusers", config["_class_name"]]
-    index |= {part: [None, None] for part in (*made_of.optional, *made_of.unrun, *made_of.idle)}
-    index |= made_of.written(pipe, folder)
-    index |= _write_texts(encoder, made_of, folder) if isinstance(encoder, Joined) else {}
-    write_json(folder / "model_index.json", index)
-
-
-def _write_texts(encoder: Joined, made_of: Kind, folder: Path) -> dict[str, Any]:
-    """The encoders and tokenizers, and their entries of a model_index.json."""
-    index: dict[str, Any] = {}
-    for text in made_of.texts:
-        part = encoder.parts.get(text.folder)
-        index[text.folder] = index[text.tokenizer] = [None, None]
-        if part is not None:
-            part.model.save_pretrained(folder / text.folder)
-            part.published_tokenizer.save_pretrained(folder / text.tokenizer)
-            index[text.folder] = ["transformers", type(part.model).__name__]
-            index[text.tokenizer] = ["transformers", type(part.published_tokenizer).__name__]
-    return index
-
-
-def _write_network(pipe: TextToImage, folder: Path, made_of: Kind, dtype: torch.dtype | None) -> None:
-    save_network(pipe.denoiser.net, folder, dtype=dtype)
-    if made_of.side:
-        return
-    # Their pipelines read the default size, and PixArt's whether sizes are told, off sample_size; positions hang on side / patch / scale.
-    config, side = read_json(folder / "config.json"), pipe.defaults.size[0] // pipe.codec.factor
-    if config.get("interpolation_scale"):
-        config["interpolation_scale"] = side / config["sample_size"] * config["interpolation_scale"]
-    write_json(folder / "config.json", {**config, "sample_size": side})
-
-
-def _diffusers_version() -> str:
-    import diffusers
-
-    return str(diffusers.__version__)
 
 
 def _weights(folder: Path) -> list[Path]:
