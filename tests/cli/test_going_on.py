@@ -174,7 +174,7 @@ def test_what_nothing_goes_on_from_is_refused(cli: Cli, model: Path, other: Path
     Path("text.png").write_text("no picture")
     start = ("--from-picture", photo)
     for words, code, said in (
-        (("--from-picture", "none.png"), 2, "cannot read the picture none.png: No such file"),
+        (("--from-picture", "none.png"), 2, "cannot read the picture 'none.png': No such file"),
         (("--from-picture", "text.png"), 2, "text.png is no picture to start from"),
         ((*start, "--strength", 0), 2, "strength is 0.0"),
         ((*start, "--strength", "nan"), 2, "strength is nan"),

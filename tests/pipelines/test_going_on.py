@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(pipes: dict[str, TextToImage]):
         (lambda: redraw(pipes["sd"], "a fox", picture, size=(16, 32)), "size 32x16 of a picture of 16x16"),
         (lambda: redraw(pipes["sd"], "a fox", picture, binned=True), "binned, and a picture"),
         (lambda: redraw(pipes["sd"], "a fox", picture, stepz=3), "did you mean 'steps'"),
-        (lambda: both("a fox", steps=8, micro={"size": (1, 2)}), "micro size = 1, 2"),
+        (lambda: both("a fox", steps=8, micro={"size": (1, 2)}), "two models 'size'"),
         (lambda: both("a fox", steps=8, micro={"target_size": (1,)}), "micro target_size = 1"),
         (lambda: both("a fox", steps=8, then={"micro": {"target_size": (1, 2)}}), "aesthetic"),
     ):

@@ -70,4 +70,6 @@ def _content(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read the picture {path}: {error.strerror or error}", "--from-picture FILE, a PNG or JPEG, say") from error
+        raise UsageError(
+            f"cannot read the picture {path!r}: {error.strerror or error}", "--from-picture FILE, a PNG or JPEG, say"
+        ) from error

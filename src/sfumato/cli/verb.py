@@ -79,7 +79,7 @@ def parse_guide(text: str) -> Guide:
     try:
         return from_dict(Guide, _fields(words, f"the guide {text!r}", right))
     except ConfigError as error:
-        raise UsageError(f"the guide {text!r}: {error.message}", error.hint or right) from error
+        raise UsageError(f"the guide {text!r}: {error.message}", right) from error
 
 
 def parse_micro(words: Sequence[str]) -> tuple[tuple[str, tuple[float, ...]], ...]:

@@ -18,6 +18,7 @@ from ..text.joined import Joined
 Lanes = Mapping[str, Conditions]
 # The scores that Stable Diffusion XL's refiner is told of a picture as it should be, and as it should not be.
 AESTHETIC = {"cond": 6.0, "uncond": 2.5}
+MICRO = ("sizes", "original_size", "crop", "target_size", "aesthetic")  # slots of numbers of a training picture
 
 
 def text_models(encoder: TextEncoder) -> dict[str, nn.Module]:
@@ -69,7 +70,7 @@ class Conditioning:
         for name, numbers in micro.items():
             if name not in read or len(numbers) != len(read[name]) or not all(map(isfinite, numbers)):
                 reads = f"this network reads {', '.join(f'{n} ({len(v)})' for n, v in read.items())}" if read else "this network reads none"
-                raise UsageError(f"micro {name} = {', '.join(map(str, numbers))}", f"numbers of a training picture; {reads}")
+                raise UsageError(f"micro {name} = {', '.join(f'{n:g}' for n in numbers)}", f"numbers of a training picture; {reads}")
             # The score of what is not wanted stays that.
             read |= {} if (name, lane) == ("aesthetic", "uncond") else {name: numbers}
         return read

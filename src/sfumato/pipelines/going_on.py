@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..core.discrete import Betas
-from ..core.errors import ConflictError, UsageError
+from ..core.errors import ConflictError, UnknownNameError, UsageError
 from ..sampling.loop import OnStep
+from .conditioning import MICRO
 from .pictures import Pictures
 from .requests import Options, rows_of
 from .settings import Draw, by, otherwise, settled_guide
@@ -143,10 +144,13 @@ class Refined:
         return replace(first, part=(0, begin)), replace(second, part=(cut, None))
 
     def _shared_out(self, micro: Mapping[str, Sequence[float]]) -> tuple[dict[str, Sequence[float]], dict[str, Sequence[float]]]:
-        """What each of them reads; the base gets what neither does, to refuse it."""
-        base, refiner = self.base.denoiser.net.slots, self.refiner.denoiser.net.slots
-        firsts = {name: numbers for name, numbers in micro.items() if name in base or name not in refiner}
-        return firsts, {name: numbers for name, numbers in micro.items() if name in refiner}
+        """What each of them reads. Raises `UnknownNameError` for what neither does."""
+        base, refiner = ([name for name in MICRO if name in pipe.denoiser.net.slots] for pipe in (self.base, self.refiner))
+        for name in micro:
+            if name not in (*base, *refiner):
+                raise UnknownNameError("micro-conditioning of these two models", name, {*base, *refiner})
+        firsts, seconds = ({name: micro[name] for name in reads if name in micro} for reads in (base, refiner))
+        return firsts, seconds
 
     def _cut(self, pipe: TextToImage, settings: Draw) -> int:
         """The number of the first time that is the refiner's."""
@@ -154,7 +158,7 @@ class Refined:
         early = path.step(times) >= round(path.steps * (1 - self.at)) if isinstance(path, Betas) else times > 1 - self.at
         cut = int(early.sum())
         if not 0 < cut < len(times):
-            raise UsageError(f"{settings.steps} steps, and at is {self.at}", "both models need at least one: more steps")
+            raise UsageError(f"{settings.steps} steps, and at is {self.at}", "both models need at least one: more steps, or another at")
         return cut
 
 
