@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.pipelines.peers import refiner, saved, sdxl
+from tests.pipelines.peers import flux, refiner, saved, sdxl
 
 import sfumato
 from sfumato.cli import png, sources
@@ -91,6 +91,16 @@ def test_models_with_settings_of_their_own_are_drawn_again_with_them(cli: Cli, m
     again(cli, line["path"], "--refiner", moved)
     wrong = cli("generate", "--again", line["path"], "--refiner", model, "--overwrite")
     assert wrong.code == 1 and "by another refiner" in wrong.err and record.refiner and record.refiner.model.sha256 in wrong.err
+
+
+def test_a_refiner_that_is_told_no_guidance_after_a_model_that_is(cli: Cli, tmp_path: Path) -> None:
+    base, second = saved(flux(), tmp_path / "dev"), saved(flux(guided=False), tmp_path / "schnell")
+    words = ("--model", base, "--refiner", second, "--refine-at", 0.5, "--size", 16, "--steps", 4, "--shift", 2, "--layout", "released")
+    made = cli("generate", *PROMPTS, *words, "--batch", 2, "--text-tokens", 20, "--json")
+    assert made.code == 0, made.err
+    first, refined = made.lines[0], made.lines[0]["refiner"]
+    assert (first["cfg"], refined["cfg"]) == (1.0, None) and first["frame"][2] != refined["tokens"] and first["loaded"]["text_tokens"] == 20
+    again(cli, first["path"])
 
 
 def test_the_best_of_several_refined_pictures(cli: Cli, model: Path, other: Path) -> None:

@@ -76,7 +76,9 @@ def as_it_was(picture: Path, record: png.Record, now: Elsewhere) -> Iterator[tup
         second = now.refiner or where(record.refiner.model, "refiner")
         refiner = _model(second, record.refiner, picture, now, "refiner")
         artist = Artist(pipe, (name, second), Refined(pipe, refiner, record.refiner.at))
-        options["then"] = {**given(settings_of(record.refiner, picture)), "frame": (*record.frame[:2], record.refiner.tokens)}
+        # All that is said of the refiner is its own, so that nothing of the first model's takes its place.
+        own = {"cfg": record.refiner.cfg, "micro": dict(record.refiner.micro), "frame": (*record.frame[:2], record.refiner.tokens)}
+        options["then"] = {**given(settings_of(record.refiner, picture)), **own}
     artist.settle(**options)
     adapted = loras.again(record.loras, pipe, picture)
     with threads(record.machine.threads):
