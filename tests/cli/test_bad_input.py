@@ -209,6 +209,7 @@ VERBS = (
     "train model",
     "train judge",
     "train critic",
+    "train perceptual",
     "evaluate",
     "schedule",
     "reproduce",

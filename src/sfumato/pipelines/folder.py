@@ -113,11 +113,12 @@ def load(
 
 def _require_difference(folder: Path, index: Mapping[str, Any], ways: Literal["original", "diffusers"]) -> None:
     """Raise `UsageError` where a published pipeline is drawn alike in both ways."""
+    from .published.folder import read_settled
     from .published.kinds import class_name, kind
 
-    config, name = read_json(network_folder(folder) / "config.json"), class_name(index)
-    one, other = kind(name), kind(name, ways)
-    if replace(one, untold=other.untold) == other and one.settings(config) == other.settings(config):
+    name = class_name(index)
+    one, other = (read_settled(folder, index, kind(name, way))[0] for way in ("original", ways))
+    if replace(one, settled=other.settled) == other:
         raise UsageError(f"ways is {ways!r}, and {folder.name}, a {name}, is drawn alike in both", "leave it out: the picture is the same")
 
 

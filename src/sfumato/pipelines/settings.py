@@ -164,8 +164,8 @@ def settled_cfg(cfg: float | None, own: float, told: bool, guidance: float, nega
 
 
 def settled_guide(asked: Guide | None, own: Guide, weight: float, times: Tensor, channels: int) -> Guide:
-    """Where guidance of `weight` acts on latents of so many `channels`. Raises `UsageError` for an `asked` one that would change nothing,
-    unless it is the model's `own`.
+    """Where guidance of `weight` acts on latents of so many `channels`. Raises `UsageError` for an `asked` one with which it never acts,
+    unless that is the model's `own`.
     """
     if asked is None or asked == own:
         return own
@@ -175,8 +175,8 @@ def settled_guide(asked: Guide | None, own: Guide, weight: float, times: Tensor,
         raise UsageError(f"guidance acts on {asked.channels} channels", f"this model's latents have {channels}; 0 = all")
     low, high = asked.interval
     if not ((low <= times) & (times <= high)).any():
-        stops = ", ".join(f"{t:.3g}" for t in times.tolist()[:8])
-        raise UsageError(f"guidance acts from t = {low} to {high}, where no step is", f"the {len(times)} steps are at {stops}, ...")
+        stops = ", ".join(f"{t:.3g}" for t in times.tolist()[:8]) + (", ..." if len(times) > 8 else "")
+        raise UsageError(f"guidance acts from t = {low} to {high}, where no step is", f"steps are at {stops}; guidance 1 draws without it")
     return asked
 
 

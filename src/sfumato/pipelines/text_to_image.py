@@ -146,9 +146,13 @@ class TextToImage:
             micro=dict(options.get("micro") or {}),
         )
         solvers.get(settings.solver)
-        self._conditioning().numbers(drawn, settings.micro)
+        self.check_micro(drawn, settings.micro)
         times, channels = self.times(settings)[:-1], self.codec.latent_channels
         return replace(settings, guide=settled_guide(options.get("guide"), own.guide, settings.weight, times, channels))
+
+    def check_micro(self, size: tuple[int, int], micro: Mapping[str, Sequence[float]]) -> None:
+        """Raise `UsageError` for numbers of a training picture that the network does not read."""
+        self._conditioning().numbers(size, micro)
 
     def pictures(
         self,
