@@ -75,7 +75,7 @@ def test_pictures_are_those_of_diffusers(
     """Square ones, of the trained size: their positions know no others."""
     theirs = unidiffuser(scheduler, **made)
     ours = loaded(theirs, tmp_path / "model", ways="diffusers")
-    told = {} if kind is None else {"told": {"kind": (kind,)}}
+    told = {} if kind is None else {"micro": {"kind": (kind,)}}
     pictures = ours(PROMPTS, num=2, seed=3, **{"steps": 4, **call}, **told)
     rows, own = Rows((3, 4, 3, 4)), shapes(theirs, size)
     start = noise(rows, own)
@@ -144,7 +144,7 @@ def test_a_row_is_itself_and_every_knob_bites(tmp_path: Path):
     call: dict[str, Any] = {"size": (16, 12), "steps": 2}
     plain = pipe(PROMPTS, seed=3, **call).images
     assert torch.allclose(pipe(PROMPTS[1], seed=3, **call).images, plain[1:], atol=1e-5)
-    for change in ({"negative": "a house"}, {"guidance": 2.0}, {"told": {"kind": (0,)}}, {"seed": 4}, {"guide": Guide((0.0, 0.5))}):
+    for change in ({"negative": "a house"}, {"guidance": 2.0}, {"micro": {"kind": (0,)}}, {"seed": 4}, {"guide": Guide((0.0, 0.6))}):
         assert relative(pipe(PROMPTS, **{"seed": 3, **call, **change}).images, plain) > 1e-4, change
     recorded = pipe(PROMPTS, seed=3, **call, policies=[AttentionRecorder()])
     (session,) = recorded.sessions
@@ -159,7 +159,7 @@ def test_what_it_cannot_do_is_said(tmp_path: Path):
     pipe = loaded(unidiffuser(use_data_type_embedding=False), tmp_path / "model")
     square, other = Image.new("RGB", (16, 16)), Image.new("RGB", (16, 20))
     wrong: list[tuple[Any, str]] = [
-        (lambda: pipe("a fox", told={"kind": (1,)}), "told: nothing"),
+        (lambda: pipe("a fox", micro={"kind": (1,)}), "this network reads none"),
         (lambda: pipe("a fox", guide=Guide(channels=3)), "an interval alone"),
         (lambda: redraw(pipe, "a fox", torch.zeros(3, 16, 16), 0.5, steps=4), "CLIP embedding"),
         (lambda: pipe.captions([square, other]), "2 sizes"),

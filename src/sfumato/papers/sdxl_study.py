@@ -129,6 +129,6 @@ def asked_for(plan: ToldPlan, world: World) -> Selection:
 
 def drawn(task: DiffusionTask, plan: ToldPlan, world: World, folder: Path, **told: Sequence[float]) -> Tensor:
     """(N, 3, S, S) uint8, drawn where the network is told these numbers and else that nothing was done to the picture."""
-    pipe = AsTrained(world.around(Denoiser(task.net, task.meaning)), options={"told": told})
+    pipe = AsTrained(world.around(Denoiser(task.net, task.meaning)), options={"micro": told})
     order = Order(0, plan.trial.steps[0], plan.trial.guidance, 64, world.pipe.defaults.size[0])
     return draw(pipe, asked_for(plan, world).prompts, order, folder / "pictures").images

@@ -57,7 +57,7 @@ class UniDiffuser(TextToImage):
     """A `TextToImage` that also captions pictures (`captions`) and draws both (`pairs`).
 
     A negative prompt is a second caption, given at t = 0; without one, the network's own answer to a caption that says nothing is guided
-    away from. `told={"kind": (0,)}`: as pictures of the web, where the network reads kinds; 1, cleaner ones, is the default.
+    away from. `micro={"kind": (0,)}`: as pictures of the web, where the network reads kinds; 1, cleaner ones, is the default.
     """
 
     captioner: Captioner = field(kw_only=True)
@@ -74,6 +74,13 @@ class UniDiffuser(TextToImage):
     ) -> tuple[Lanes, tuple[str, ...]]:
         """Raises `UsageError`: what asks for them (anatomy, heat maps of words) hands a network an image and slots alone."""
         raise UsageError("the conditions of a UniDiffuser", "its prompt is a stream, no slot: it cannot be inspected so")
+
+    def check_micro(self, size: tuple[int, int], micro: Mapping[str, Sequence[float]]) -> None:
+        reads = "kind" in self.denoiser.net.slots
+        for name, numbers in micro.items():
+            if not reads or name != "kind" or tuple(numbers) not in ((0,), (1,)):
+                reading = "this network reads kind: (0,) or (1,)" if reads else "this network reads none"
+                raise UsageError(f"micro {name} = {', '.join(f'{n:g}' for n in numbers)}", f"numbers of a training picture; {reading}")
 
     def walk(
         self,
@@ -105,7 +112,7 @@ class UniDiffuser(TextToImage):
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
-        told: Mapping[str, Sequence[float]] | None = None,
+        micro: Mapping[str, Sequence[float]] | None = None,
     ) -> tuple[str, ...]:
         """A caption of each picture, all of one size; picture i is captioned with seed `seed + i`.
 
@@ -114,7 +121,7 @@ class UniDiffuser(TextToImage):
         sizes = {(image.height, image.width) for image in images}
         if len(sizes) != 1:
             raise UsageError(f"{len(images)} pictures of {len(sizes)} sizes", "at least one picture, and all of one size")
-        settings = self.settle(size=sizes.pop(), steps=steps, guidance=guidance, solver=solver, told=told)
+        settings = self.settle(size=sizes.pop(), steps=steps, guidance=guidance, solver=solver, micro=micro)
         rows, images = Rows(tuple(seed + i for i in range(len(images)))), [image.convert("RGB") for image in images]
         seen = {"image": self._encoded(images, rows), "clip": self.sight(images)}
         return self.captioner.decode(self._joint(settings, rows, seen)[0]["text"])
@@ -128,13 +135,13 @@ class UniDiffuser(TextToImage):
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
-        told: Mapping[str, Sequence[float]] | None = None,
+        micro: Mapping[str, Sequence[float]] | None = None,
         on_step: OnStep | None = None,
     ) -> Pairs:
         """`num` pictures with their captions, of nothing that was asked for; pair i has seed `seed + i`."""
         if num < 1:
             raise UsageError(f"num is {num}", "at least 1 pair")
-        settings = self.settle(size=size, steps=steps, guidance=guidance, solver=solver, told=told)
+        settings = self.settle(size=size, steps=steps, guidance=guidance, solver=solver, micro=micro)
         drawn, _ = self._joint(settings, Rows(tuple(seed + i for i in range(num))), {}, on_step=on_step)
         return Pairs(self.decode(drawn["image"], settings.size).cpu(), self.captioner.decode(drawn["text"]))
 
@@ -154,10 +161,8 @@ class UniDiffuser(TextToImage):
         return draw(process, JointRequest(shapes, given, self._kind(settings, len(rows)), against or {}), rows, on_step), process
 
     def _kind(self, settings: Draw, rows: int) -> Conditions:
-        reads, told = "kind" in self.denoiser.net.slots, {name: tuple(numbers) for name, numbers in settings.told.items()}
-        if told and (not reads or told.keys() != {"kind"} or told["kind"] not in ((0,), (1,))):
-            raise UsageError(f"told {told}", "this network is told: " + ("kind, (0,) or (1,)" if reads else "nothing"))
-        return Conditions(scalars={"kind": torch.full((rows,), int(told.get("kind", (1,))[0]))} if reads else {})
+        kind = int(settings.micro.get("kind", (1,))[0])
+        return Conditions(scalars={"kind": torch.full((rows,), kind)} if "kind" in self.denoiser.net.slots else {})
 
     @torch.no_grad()
     def _encoded(self, images: Sequence[Image], rows: Rows) -> Tensor:
