@@ -148,8 +148,9 @@ class Projections(nn.Module):
         }
         return owned if self.out is None else owned | {f"{prefix}.out.weight": (1, self.shape.width // self.shape.groups)}
 
-    def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
-        q, k, v = (layer(x, call) for layer in (self.q, self.k, self.v))
+    def project(self, x: Tensor, stream: Stream, call: Call | None, asks: bool = True) -> Heads:
+        """x (B, N, D) as heads; without queries where nobody `asks` what this stream would hear."""
+        q, k, v = self.q(x if asks else x[:, :0], call), self.k(x, call), self.v(x, call)
         if self.reduce is not None:
             if stream.whole_grid is None or stream.keep is not None or stream.pos is not None:
                 raise UsageError("keys and values are reduced on a whole grid of tokens", "a stream with a grid, without mask or positions")
@@ -165,8 +166,8 @@ ANY = "any"
 class JointAttention(nn.Module):
     """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections, or those of `ANY`.
 
-    `silent`: roles that are read and get no output.   `rotate`: the rotary embedding of q and k; this evaluation's own rates, where
-    it has any, are `State.cond["rates"]`.
+    `silent`: roles that are read and get no output, so that they need no queries.   `rotate`: the rotary embedding of q and k; this
+    evaluation's own rates, where it has any, are `State.cond["rates"]`.
     """
 
     def __init__(
@@ -182,13 +183,17 @@ class JointAttention(nn.Module):
         self.silent, self.rotate = silent, rotate
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
-        heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
+        own = {n: self._of(state.role(n)) for n in inputs}
+        heard = [n for n in inputs if state.role(n) not in self.silent]
+        # A policy that makes plans finds every stream's queries; one that only looks finds what is computed without it.
+        planned = call is not None and not all(s.footprint.observes for s in call.hooked("attention", site.block))
+        heads = {n: own[n].project(x, state.streams[n], call, planned or n in heard) for n, x in inputs.items()}
         mixed = _hooks(self.mixing(state, inputs), site, call)(heads, None)
         outputs: dict[str, Tensor] = {}
-        for name, x in mixed.items():
-            if (out := own[name].out) is not None:
-                outputs[name] = out(x.transpose(1, 2).flatten(2), call)
+        for name in heard:
+            out = own[name].out
+            assert out is not None
+            outputs[name] = out(mixed[name].transpose(1, 2).flatten(2), call)
         return outputs
 
     def mixing(self, state: State, inputs: Mapping[str, Tensor]) -> Attend:
@@ -206,8 +211,9 @@ class JointAttention(nn.Module):
         own, total = self._of(streams[0]), sum(tokens.get(s, 0) for s in streams)
         ratio = 1 if own.reduce is None else own.reduce.ratio
         reducing = 2 * total * own.shape.kv_width if ratio > 1 else 0
-        unwritten = sum(tokens.get(s, 0) for s in self.silent & set(streams)) * own.shape.width**2
-        return total * own.shape.projecting - unwritten + own.shape.cost(total, total // ratio**2) + reducing
+        silent = sum(tokens.get(s, 0) for s in self.silent & set(streams))
+        unasked = 2 * silent * own.shape.width * own.shape.width_in  # neither queries nor an output
+        return total * own.shape.projecting - unasked + own.shape.cost(total - silent, total // ratio**2) + reducing
 
     def _of(self, role: str) -> Projections:
         projections = self.projections[role if role in self.projections else ANY]
