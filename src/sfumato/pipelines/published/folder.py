@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +22,9 @@ from ...core.denoiser import Denoiser, Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError, UnknownNameError, UsageError, WeightsError
 from ...core.files import write_json
+from ...core.memory import require_memory
 from ...core.program import Network
-from ...core.weights import read_json
+from ...core.weights import pipeline_bytes, read_json
 from ...text.captions import cleaner, lowered
 from ...text.joined import Joined
 from ...text.labels import Labels
@@ -62,6 +64,7 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
         refuse_pickles(folder / component)
     if (found := class_of(config)) != made_of.transformer:
         raise ConfigError(f"{folder / made_of.component / 'config.json'} is of a {found}", f"a {name} has a {made_of.transformer}")
+    require_memory(f"the pipeline in {folder}", partial(pipeline_bytes, folder), dtype, device)
     net = load_network(folder / made_of.component)
     codec, shape = read_codec(folder / "vae"), cast(Any, net.config)
     return TextToImage(
