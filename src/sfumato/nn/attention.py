@@ -5,10 +5,10 @@ to another, and both at once.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -148,15 +148,43 @@ class Projections(nn.Module):
         }
         return owned if self.out is None else owned | {f"{prefix}.out.weight": (1, self.shape.width // self.shape.groups)}
 
-    def project(self, x: Tensor, stream: Stream, call: Call | None, asks: bool = True) -> Heads:
-        """x (B, N, D) as heads; without queries where nobody `asks` what this stream would hear."""
-        q, k, v = self.q(x if asks else x[:, :0], call), self.k(x, call), self.v(x, call)
+    def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
+        """x (B, N, D) as heads."""
+        return self.split(self.q(x, call), self.k(x, call), self.v(x, call), stream)
+
+    def written(self, x: Tensor, call: Call | None) -> Tensor:
+        """What was heard, (B, N, heads d), as tokens (B, N, D)."""
+        assert self.out is not None
+        y: Tensor = self.out(x, call)
+        return y
+
+    def split(self, q: Tensor, k: Tensor, v: Tensor, stream: Stream) -> Heads:
+        """Heads of what was projected from `stream`."""
         if self.reduce is not None:
             if stream.whole_grid is None or stream.keep is not None or stream.pos is not None:
                 raise UsageError("keys and values are reduced on a whole grid of tokens", "a stream with a grid, without mask or positions")
             k, v = self.reduce(k, stream.whole_grid).to(v.dtype), self.reduce(v, stream.whole_grid).to(v.dtype)
         split = self.shape.split
         return Heads(split(q, self.q_norm), split(k, self.k_norm, True), split(v, repeat=True), stream.keep, stream.pos, stream.whole_grid)
+
+
+Weights = TypeVar("Weights", bound=nn.Module)
+
+
+def by_weights(
+    own: Mapping[str, Weights], inputs: Mapping[str, Tensor], compute: Callable[[Weights, Tensor], Sequence[Tensor]]
+) -> dict[str, tuple[Tensor, ...]]:
+    """`compute(own[n], x)` of every stream's tokens x (B, N, D). Streams under the same weights are one product, which reads those once."""
+    sharing: dict[Weights, list[str]] = {}
+    for name in inputs:
+        sharing.setdefault(own[name], []).append(name)
+    found: dict[str, tuple[Tensor, ...]] = {}
+    for weights, names in sharing.items():
+        joined = inputs[names[0]] if len(names) == 1 else torch.cat([inputs[n] for n in names], dim=1)
+        lengths = [inputs[n].shape[1] for n in names]
+        parts = (y.split(lengths, dim=1) for y in compute(weights, joined))
+        found |= zip(names, zip(*parts, strict=True), strict=True)
+    return {n: found[n] for n in inputs}
 
 
 # The role of projections that serve every stream without projections of its own (FLUX's single-stream blocks).
@@ -187,14 +215,15 @@ class JointAttention(nn.Module):
         heard = [n for n in inputs if state.role(n) not in self.silent]
         # A policy that makes plans finds every stream's queries; one that only looks finds what is computed without it.
         planned = call is not None and not all(s.footprint.observes for s in call.hooked("attention", site.block))
-        heads = {n: own[n].project(x, state.streams[n], call, planned or n in heard) for n, x in inputs.items()}
+        asking = {n: x if planned or n in heard else x[:, :0] for n, x in inputs.items()}
+        queries = by_weights(own, asking, lambda its, x: (its.q(x, call),))
+        heads: dict[str, Heads] = {}
+        for name, (k, v) in by_weights(own, inputs, lambda its, x: (its.k(x, call), its.v(x, call))).items():
+            (q,) = queries[name]
+            heads[name] = own[name].split(q, k, v, state.streams[name])
         mixed = _hooks(self.mixing(state, inputs), site, call)(heads, None)
-        outputs: dict[str, Tensor] = {}
-        for name in heard:
-            out = own[name].out
-            assert out is not None
-            outputs[name] = out(mixed[name].transpose(1, 2).flatten(2), call)
-        return outputs
+        out = by_weights(own, {n: mixed[n].transpose(1, 2).flatten(2) for n in heard}, lambda its, x: (its.written(x, call),))
+        return {n: x for n, (x,) in out.items()}
 
     def mixing(self, state: State, inputs: Mapping[str, Tensor]) -> Attend:
         """What mixes the heads' values; `inputs`: what the heads were projected from."""

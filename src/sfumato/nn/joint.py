@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
 from ..core.state import State
-from .attention import ANY, JointAttention
+from .attention import ANY, JointAttention, by_weights
 from .mlp import MLP, shared_units
 from .modulation import Modulation, modulate
 from .norms import LayerNorm
@@ -89,7 +89,8 @@ class StreamsMLP(Branch):
         return {n: state.cond[name] for n, name in lent.items()}, {n: state.cond[f"{name}.gate"] for n, name in lent.items()}
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {n: self.core[own(self.core, state.role(n)) or n](x, call) for n, x in inputs.items()}
+        mlps = {n: self.core[own(self.core, state.role(n)) or n] for n in inputs}
+        return {n: x for n, (x,) in by_weights(mlps, inputs, lambda mlp, x: (mlp(x, call),)).items()}
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)
