@@ -13,6 +13,7 @@ from sfumato.backbones.ascan import AsCANConfig
 from sfumato.backbones.checkpoints import of_family
 from sfumato.backbones.dit import DiTConfig
 from sfumato.backbones.flux import FluxConfig
+from sfumato.backbones.hidream import HiDreamConfig
 from sfumato.backbones.lumina2 import Lumina2Config
 from sfumato.backbones.microdit import MicroDiTConfig
 from sfumato.backbones.mmdit import MMDiTConfig
@@ -20,8 +21,11 @@ from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
 from sfumato.backbones.sana import SanaConfig
 from sfumato.backbones.unet_plan import SIZES, UNetConfig
+from sfumato.backbones.unidiffuser import UniDiffuserConfig
 from sfumato.backbones.uvit import UViTConfig
+from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.errors import ConfigError
+from sfumato.core.state import Stream
 
 # How each field of a config shows: in the network's weights, the optimizer's groups, the learning rate, or in what is drawn.
 MMDIT: dict[str, Any] = {
@@ -80,6 +84,17 @@ ASCAN: dict[str, Any] = {
     "channels": 8, "widths": (16, 8), "layout": "CT-TT-C-CT-CT", "head": 8, "text_width": 16, "text_blocks": 0, "text_heads": 1,
     "mlp_ratio": 2, "expand": 2, "squeeze": 0.5, "groups": 2, "activated": False, "rotary": False, "strict": False,
 }  # fmt: skip
+HIDREAM: dict[str, Any] = {
+    "dual": 2, "single": 1, "width": 48, "heads": 1, "channels": 8, "patch": 4, "axes": (4, 8, 4), "text_width": 16, "tap_width": 4,
+    "pooled_width": 8, "taps": (1, 0, 1), "experts": 0, "active": 1, "balance": 0.5, "filled": 0,
+}  # fmt: skip
+UNIDIFFUSER: dict[str, Any] = {
+    "depth": 4, "width": 64, "heads": 1, "channels": 8, "patch": 1, "grid": 2, "words": 9, "text_width": 16, "clip_width": 8,
+    "mlp_ratio": 2, "bias": True, "kinds": False,
+}  # fmt: skip
+# Sizes that belong together are refused one by one.
+TOGETHER = {(c, n) for c in (FluxConfig, Lumina2Config, HiDreamConfig) for n in ("width", "heads")}
+TOGETHER |= {(PixArtConfig, "attention"), (HiDreamConfig, "dual"), (HiDreamConfig, "single")}
 
 
 @pytest.mark.parametrize(
@@ -113,6 +128,23 @@ ASCAN: dict[str, Any] = {
             ),
             UNET,
         ),
+        (
+            HiDreamConfig(
+                dual=1,
+                single=2,
+                width=32,
+                heads=2,
+                channels=4,
+                axes=(8, 4, 4),
+                text_width=12,
+                tap_width=8,
+                pooled_width=6,
+                taps=(0, 1, 1),
+                filled=24,
+            ),
+            HIDREAM,
+        ),
+        (UniDiffuserConfig(depth=2, width=32, heads=2, grid=4, words=5, text_width=12, clip_width=6), UNIDIFFUSER),
         (Lumina2Config(depth=2, refiners=1, width=32, heads=4, kv_heads=2, hidden=48, channels=4, text_width=12, axes=(2, 2, 4)), LUMINA2),
     ],
 )
@@ -121,9 +153,8 @@ def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:
     for name, value in knobs.items():
         try:
             turned = replace(plain, **{name: value})
-        except ConfigError:  # Sizes that belong together are refused one by one.
-            together = {(c, n) for c in (FluxConfig, Lumina2Config) for n in ("width", "heads")} | {(PixArtConfig, "attention")}
-            assert (type(plain), name) in together
+        except ConfigError:
+            assert (type(plain), name) in TOGETHER, name
             continue
         if name == "pointwise":  # how it is published, not what it computes
             assert _answer(plain) == _answer(turned) and of_family("UNet").rules(plain) != of_family("UNet").rules(turned)
@@ -133,19 +164,35 @@ def test_every_field_of_a_network(plain: Any, knobs: dict[str, Any]) -> None:
 
 def _answer(config: Any) -> tuple[Any, ...]:
     """The shapes of the weights and what the network says, every weight drawn from its place in the list."""
-    from sfumato.core.conditions import Conditions, Tokens
-    from sfumato.core.state import Stream
-
     net = next(f for f in map(backbones.get, backbones) if f.config is type(config)).network(config)
     with torch.no_grad():
         for index, parameter in enumerate(net.parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)) * 0.2)
-        tokens = Tokens(torch.ones(1, 3, getattr(config, "text_width", 1)), torch.ones(1, 3, dtype=torch.bool))
-        widths = {"pooled": getattr(config, "pooled_width", 0), "sizes": 3, "image_embedding": getattr(config, "image_width", 0), **SIZES}
-        cond = Conditions(
-            {"text": tokens} if "text" in net.slots else {}, {n: torch.ones(1, w) for n, w in widths.items() if n in net.slots}
-        )
-        scalars = {"guidance": torch.ones(1), "class": torch.ones(1, dtype=torch.long)}
-        cond = replace(cond, scalars={n: v for n, v in scalars.items() if n in net.slots})
-        out = net({"image": Stream(torch.ones(1, config.channels, 4, 4), t=torch.tensor([0.5]))}, cond).pred["image"]
-    return tuple(sorted((n, tuple(p.shape)) for n, p in net.named_parameters())), out.flatten()[:4].tolist()
+        out = net(_streams(config, net.inputs), _conditions(config, net.slots))
+    shapes = tuple(sorted((n, tuple(p.shape)) for n, p in net.named_parameters()))
+    # The same prediction may weigh more in the loss.
+    return shapes, out.pred["image"].flatten()[:4].tolist(), [float(x) for x in out.aux.values()]
+
+
+def _streams(config: Any, names: tuple[str, ...]) -> dict[str, Stream]:
+    t = torch.tensor([0.5])
+    # A picture that is no square: some networks fill it up.
+    of_captions = (
+        {"clip": (1, getattr(config, "clip_width", 0)), "text": (getattr(config, "words", 0), config.text_width)} if names[1:] else {}
+    )
+    streams = {"image": Stream(torch.ones(1, config.channels, 4, 8 if hasattr(config, "filled") else 4), t=t)}
+    return streams | {name: Stream(torch.ones(1, *shape), t=t) for name, shape in of_captions.items()}
+
+
+def _conditions(config: Any, slots: frozenset[str]) -> Conditions:
+    def words(width: int) -> Tokens:
+        return Tokens(torch.linspace(0, 1, width).expand(1, 3, width), torch.ones(1, 3, dtype=torch.bool))
+
+    tokens = {"text": getattr(config, "text_width", 1), "taps": getattr(config, "tap_width", 0) * getattr(config, "layers", 0)}
+    widths = {"pooled": getattr(config, "pooled_width", 0), "sizes": 3, "image_embedding": getattr(config, "image_width", 0), **SIZES}
+    scalars = {"guidance": torch.ones(1), "class": torch.ones(1, dtype=torch.long), "kind": torch.ones(1, dtype=torch.long)}
+    return Conditions(
+        {n: words(w) for n, w in tokens.items() if n in slots},
+        {n: torch.ones(1, w) for n, w in widths.items() if n in slots},
+        {n: v for n, v in scalars.items() if n in slots},
+    )

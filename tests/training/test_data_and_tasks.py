@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.builders import Toy, codec, conditions
+from tests.builders import Toy, codec, conditions, mmdit
 from tests.training.tasks import config, diffusion, latents, table
 
 from sfumato.backbones.dit import tiny
-from sfumato.core.conditions import Conditions, Slot
+from sfumato.core.conditions import Conditions, Slot, concatenate
 from sfumato.core.config import from_dict, to_dict
 from sfumato.core.denoiser import Meaning
 from sfumato.core.errors import ConfigError, DataError
@@ -106,8 +106,13 @@ class Listening:
     """A task over a formula that records the conditions it was asked under."""
 
     def __init__(self, slots: tuple[Slot, ...]) -> None:
-        self.heard: list[Conditions] = []
-        self.task = DiffusionTask(Toy(lambda x, t, cond: self.heard.append(cond) or 0 * x), slots=slots)
+        self.parts: list[Conditions] = []
+        self.task = DiffusionTask(Toy(lambda x, t, cond: self.parts.append(cond) or 0 * x), slots=slots)
+
+    @property
+    def heard(self) -> Conditions:
+        """All rows, in whatever order they came."""
+        return concatenate(self.parts)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
@@ -116,18 +121,40 @@ def test_dropout_drops_its_share_of_rows_in_both_slots(p: float):
     listening = Listening((Slot("text", p), Slot("pooled", p)))
     cond = conditions([2] * rows)
     listening.task.loss(PHASE, {"latents": torch.zeros(rows, 1, 2, 2), "cond": cond}, {}, Draws(0, 0))
-    heard = listening.heard[0]
+    heard = listening.heard
     dropped = ~heard.tokens["text"].keep.any(1)
     assert float(dropped.float().mean()) == pytest.approx(p, abs=0.03)
     assert torch.equal(dropped, ~heard.vectors["pooled"].any(1)), "slots of one group are dropped together"
-    assert torch.equal(heard.tokens["text"].states[~dropped], cond.tokens["text"].states[~dropped])
+    given = {tuple(row.flatten().tolist()) for row in cond.tokens["text"].states}
+    assert all(tuple(row.flatten().tolist()) in given for row in heard.tokens["text"].states[~dropped])
+
+
+@pytest.mark.parametrize("rows", [64, 97, 128, 300])
+def test_parts_of_like_length_are_the_whole_batch_sooner(rows: int, monkeypatch: pytest.MonkeyPatch):
+    """The same loss and gradients as of the batch at once, and less padding."""
+    net, lengths = mmdit(depth=2).train(), [1 + i * i % 17 for i in range(rows)]
+    batch = {"latents": torch.randn(rows, 4, 8, 8), "cond": table(lengths).conditions(torch.arange(rows))}
+    found, seen = {}, dict[str, list[tuple[int, int]]]()
+    for name, least in (("whole", rows), ("parts", 32)):
+        monkeypatch.setattr("sfumato.training.diffusion.LEAST", least)
+        task, widths = DiffusionTask(net), seen.setdefault(name, [])
+        watch = net.register_forward_pre_hook(lambda _, args: widths.append(tuple(args[1].tokens["text"].keep.shape)))  # noqa: B023
+        net.zero_grad()
+        loss = task.loss(PHASE, batch, {}, Draws(0, 0))
+        loss.total.backward()
+        watch.remove()
+        found[name] = [loss.total.detach(), loss.metrics["mse"].detach(), *(p.grad for p in net.parameters())]
+    for whole, parts in zip(found["whole"], found["parts"], strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
+    assert len(seen["whole"]) == 1 and len(seen["parts"]) == min(4, rows // 32) and sum(n for n, _ in seen["parts"]) == rows
+    assert sum(n * width for n, width in seen["parts"]) < 0.8 * rows * max(lengths)
 
 
 def test_groups_are_dropped_independently():
     rows = 4000
     listening = Listening((Slot("text", 0.5, group="a"), Slot("pooled", 0.5, group="b")))
     listening.task.loss(PHASE, {"latents": torch.zeros(rows, 1, 2, 2), "cond": conditions([1] * rows)}, {}, Draws(0, 0))
-    heard = listening.heard[0]
+    heard = listening.heard
     both = ~heard.tokens["text"].keep.any(1) & ~heard.vectors["pooled"].any(1)
     assert float(both.float().mean()) == pytest.approx(0.25, abs=0.04)
 

@@ -26,6 +26,11 @@ class Tokens:
         """The states (B, N, D) in `dtype`, zero at padding: finite whatever was there, so that masked keys contribute exactly nothing."""
         return self.states.to(dtype).masked_fill(~self.keep[..., None], 0.0)
 
+    def trimmed(self) -> Tokens:
+        """The same tokens without the padding on the right that all rows share; one token at least."""
+        longest = max(1, int((self.keep * torch.arange(1, self.keep.shape[1] + 1, device=self.keep.device)).max()))
+        return Tokens(self.states[:, :longest], self.keep[:, :longest])
+
     def pad_to(self, length: int) -> Tokens:
         """The same tokens, padded on the right to `length`."""
         missing = length - self.states.shape[1]

@@ -30,6 +30,10 @@ class Sample:
     target: Tensor
     keep: Tensor | None = None
 
+    def rows(self, index: Tensor) -> Sample:
+        """Some rows of the batch."""
+        return Sample(self.x_t[index], self.t[index], self.target[index], None if self.keep is None else self.keep[index])
+
 
 @dataclass(frozen=True)
 class Denoising:

@@ -53,7 +53,7 @@ def experts() -> tuple[Finding, ...]:
         Finding("the two weights of a token sum to, at most", "below 1", largest, largest < 1),
     )
     nn.init.zeros_(mixed.router.weight)
-    return (*findings, exact("balance loss of a router of zeros", 0.01, weight * float(mixed.balance(x, everyone)), 1e-8))
+    return (*findings, exact("balance loss of a router of zeros", 0.01, weight * mixed.balance(x, everyone).item(), 1e-8))
 
 
 def network() -> tuple[Finding, ...]:

@@ -17,10 +17,12 @@ from ..core.paths import path
 from ..core.program import Network
 from ..core.rng import Draws, generator
 from ..core.task import Batch, Loss, Phase
-from ..objectives.denoising import Denoising
+from ..objectives.denoising import Denoising, Sample
 from .batches import Columns, Stream
 
 TEXT_SLOTS = (Slot("text"), Slot("pooled"))
+# Parts of a batch by the length of texts, and rows in each at least: fewer would keep no processor busy.
+PARTS, LEAST = 4, 32
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ class Sized:
 class DiffusionTask:
     """Batches hold `latents` (B, C, h, w) and `cond`, Conditions, of which slots that neither `slots` nor the network names stay behind.
     Dropped rows see each slot's null form. What a masked objective keeps is in the Call, as `noise["keep"]`.
+
+    The network sees a large batch in parts, texts of like length together, so that short ones are not padded to the longest of all: the
+    same loss, sooner. Auxiliary losses are means over parts, as over micro-batches.
     """
 
     net: Network
@@ -128,12 +133,21 @@ class DiffusionTask:
         latents: Tensor = batch["latents"]
         sample = self.objective.draw(latents, draws)
         cond: Conditions = batch["cond"].only(self.net.slots | {slot.name for slot in self.slots}).to(latents.device)
+        cond = self._dropped(cond, latents, draws)
+        total, metrics = torch.zeros((), device=latents.device), dict[str, Tensor]()
+        for part in alike(cond, len(latents)):
+            loss = self._part(sample.rows(part), trimmed(cond.rows(part)), len(part) / len(latents))
+            total = total + loss.total
+            metrics = {name: metrics.get(name, 0.0) + value for name, value in loss.metrics.items()}
+        return Loss(total, metrics)
+
+    def _part(self, sample: Sample, cond: Conditions, share: float) -> Loss:
+        """What these rows, a `share` of the batch, add to its loss."""
         call = None if sample.keep is None else Call(noise={"keep": sample.keep})
-        out = Denoiser(self.net, self.meaning).out(sample.x_t, sample.t, self._dropped(cond, latents, draws), call)
-        error = self.objective.loss(out.pred["image"], sample)
-        aux = {name.split(".")[-1]: value for name, value in out.aux.items()}
-        total = error.mean() + sum(out.aux.values(), torch.zeros((), device=error.device))
-        return Loss(total, {"mse": error.mean(), **aux})
+        out = Denoiser(self.net, self.meaning).out(sample.x_t, sample.t, cond, call)
+        error = self.objective.loss(out.pred["image"], sample).mean()
+        aux = {name.split(".")[-1]: share * value for name, value in out.aux.items()}
+        return Loss(share * (error + sum(out.aux.values(), torch.zeros((), device=error.device))), {"mse": share * error, **aux})
 
     def _check_masking(self) -> None:
         if (masking := self.objective.masking) is None:
@@ -148,3 +162,14 @@ class DiffusionTask:
         groups = {slot.group: slot.dropout for slot in self.slots}
         dropped = {g: (draws.uniform((len(latents),), f"drop {g}") < p).to(latents.device) for g, p in groups.items()}
         return nulled(cond, self.slots, dropped)
+
+
+def alike(cond: Conditions, rows: int) -> Sequence[Tensor]:
+    """The numbers of `rows` rows in up to `PARTS` parts of equal size, by the length of their texts; small batches stay whole."""
+    lengths = sum((tokens.keep.sum(1).cpu() for tokens in cond.tokens.values()), torch.zeros(rows, dtype=torch.long))
+    return lengths.argsort(stable=True).chunk(max(1, min(PARTS, rows // LEAST)))
+
+
+def trimmed(cond: Conditions) -> Conditions:
+    """`cond` without padding that all rows share."""
+    return replace(cond, tokens={name: tokens.trimmed() for name, tokens in cond.tokens.items()})
