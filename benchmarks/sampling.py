@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 
 import diffusers
 import torch
+from loading import peak_memory
 from torch import Tensor
 
 from sfumato.backbones.checkpoints.folder import load_denoiser
@@ -303,7 +303,7 @@ def alone(arm: str, case: Case, folder: Path, dtype: torch.dtype, batch: int) ->
     """This process's peak memory in GB after loading and one step."""
     net = loaded(arm, case, folder, dtype)
     (case.theirs if arm == "diffusers" else case.ours)(net, texts(case, batch), 1, dtype)()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return peak_memory()
 
 
 def memory(family: str, folder: Path, kind: str, batch: int) -> str:
