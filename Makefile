@@ -50,6 +50,7 @@ COUNT_4 := 8
 CODEC_SIZE := --recipe examples/tiny/codec.json
 JUDGE_SIZE := --recipe examples/tiny/judge.json
 CRITIC_SIZE := --recipe examples/tiny/critic.json
+PERCEPTUAL_SIZE := --recipe examples/tiny/perceptual.json
 MODEL_SIZE := --steps 2 --small-steps 1 --batch 4 --depth 2 --width 48 --heads 2 --precision fp32 --sample-every 0
 else
 EMOJI ?= data/emoji
@@ -66,7 +67,7 @@ MODELS := emoji-mmdit emoji-pixart emoji-uvit emoji-mmdit-64 emoji-pixart-64 emo
 LEVELS := scenes-2 scenes-3 scenes-4
 
 # Everything is an order-only prerequisite: what is there is kept, whatever its date. An interrupted run goes on when it is asked for again.
-models: $(MODELS:%=$(RUNS)/%/pipeline) $(RUNS)/judge/judge $(RUNS)/critic/critic  ## train all that ships again (a day on a CPU; TINY=1: minutes)
+models: $(MODELS:%=$(RUNS)/%/pipeline) $(RUNS)/judge/judge $(RUNS)/critic/critic $(RUNS)/perceptual/perceptual  ## train all that ships again (a day on a CPU; TINY=1: minutes)
 	@echo "the results: $(RUNS)/codec/vae $^"
 
 $(RUNS)/codec/vae: | emoji
@@ -80,6 +81,9 @@ $(RUNS)/judge/judge: | emoji lessons
 
 $(RUNS)/critic/critic: | emoji
 	@$(SFUMATO) train critic --data $(EMOJI) --out $(RUNS)/critic $(CRITIC_SIZE)
+
+$(RUNS)/perceptual/perceptual: | emoji
+	@$(SFUMATO) train perceptual --data $(EMOJI) --out $(RUNS)/perceptual $(PERCEPTUAL_SIZE)
 
 emoji: | .venv/.ready
 	@$(WHOLE) $(EMOJI)/manifest.json || $(SFUMATO) data emoji --out $(EMOJI)

@@ -13,6 +13,7 @@ import pytest
 from sfumato.core.config import from_dict
 from sfumato.evaluate.critic import Critic
 from sfumato.evaluate.judge import Judge
+from sfumato.perceptual import Perceptual
 from sfumato.pipelines import load
 from sfumato.training.networks import shipped
 from sfumato.training.recipes import ModelRecipe
@@ -44,6 +45,7 @@ def test_every_stage_from_scratch(tmp_path: Path) -> None:
         assert pipe.card["scenes"] > 0 and pipe.card["recipe"]["scenes"]["folders"] == [f"{tmp_path}/scenes-{n}" for n in (2, 3, 4)]
         assert pipe("a fox", steps=1).images.shape == (1, 3, *recipe.defaults.size)
     assert Judge.load(tmp_path / "judge" / "judge").eyes is not None and Critic.load(tmp_path / "critic" / "critic").card["held_out"]
+    assert Perceptual.load(tmp_path / "perceptual" / "perceptual").card["trained_on"]["drawings"] > 1
     assert make(*words).splitlines() == told.splitlines()[-1:], "what is there is kept"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import sfumato.cli.generate as generate
+import sfumato.cli.options as options
 from sfumato.core import files
 
 from .conftest import Cli
@@ -121,7 +121,7 @@ def test_nothing_is_overwritten_and_no_model_is_loaded_to_find_out(cli: Cli, mod
     assert cli("generate", "a cat", "--model", model).code == 0
     before = Path("out/a-cat-0.png").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(generate, "load_pipeline", lambda *_: pytest.fail("the model was loaded"))
+        patch.setattr(options, "load_pipeline", lambda *_: pytest.fail("the model was loaded"))
         one = cli("generate", "a cat", "--model", model, "--steps", 3)
         many = cli("generate", "a cat", "a cat", "a dog", "--model", model)
     assert one.code == 1 and "exists" in one.err and "--overwrite" in one.err
@@ -149,7 +149,7 @@ def test_a_traceback_only_with_debug(cli: Cli, model: Path, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr(generate, "load_pipeline", broken)
+    monkeypatch.setattr(options, "load_pipeline", broken)
     quiet, loud = cli("generate", "a cat", "--model", model), cli("generate", "a cat", "--model", model, "--debug")
     assert quiet.code == loud.code == 1
     assert "a fault of ours" in quiet.err and "--debug" in quiet.err and "Traceback" not in quiet.err
@@ -209,6 +209,7 @@ VERBS = (
     "train model",
     "train judge",
     "train critic",
+    "train perceptual",
     "evaluate",
     "schedule",
     "reproduce",

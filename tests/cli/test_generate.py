@@ -164,7 +164,8 @@ def test_again_refuses_what_it_cannot_repeat(cli: Cli, model: Path) -> None:
         ("--again", "photo.jpg"): "is not a PNG",
         ("--again", "none.png"): "there is no picture none.png",
         ("--again", "bare.png", "--steps", 3): "takes no --steps",
-        ("--again", "bare.png", "a cat"): "takes no a prompt",
+        ("--again", "bare.png", "--seed", 0, "--text-tokens", 9): "takes no --text-tokens, --seed",
+        ("--again", "bare.png", "a cat"): "takes no prompt",
     }.items():
         ran = cli("generate", *words)
         assert ran.code == 2 and wanted in ran.err, ran.err

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from sfumato.cli.generate import Generate
 from sfumato.pipelines import Defaults, TextToImage, load
@@ -35,6 +36,16 @@ GENERATE = {
     "size": Knob(("--size", "48x32"), redrawn("size")),
     "solver": Knob(("--solver", "heun"), redrawn("solver")),
     "shift": Knob(("--shift", "3"), redrawn("shift")),
+    "guide": Knob(("--guide", "interval=0/0.6"), redrawn("guide")),
+    "micro": Knob(("--micro", "crop=0,0"), refused("this network reads none")),
+    "from_picture": Knob(("--from-picture", "start.png"), redrawn("picture")),
+    "strength": Knob(("--strength", "0.5"), refused("there is no picture to draw anew")),
+    "refiner": Knob(("--refiner", "second", "--refine-at", "0.3"), redrawn("refiner")),
+    "refine_at": Knob(("--refine-at", "0.3"), refused("none was named")),
+    "ways": Knob(("--ways", "diffusers"), refused("ways is 'diffusers'")),
+    "clean_captions": Knob(("--clean-captions",), refused("clean_captions is True")),
+    "instruction": Knob(("--instruction", ""), refused("instruction is ''")),
+    "text_tokens": Knob(("--text-tokens", "8"), refused("text_tokens is 8")),
     "device": Knob(("--device", "meta:9"), lambda plain, turned: turned.code != 0),
     "dtype": Knob(("--dtype", "bfloat16"), redrawn("dtype")),
     "pack": Knob(("--pack",), lambda plain, turned: turned.lines[0]["packed"] and not plain.lines[0]["packed"]),
@@ -45,7 +56,7 @@ GENERATE = {
     "lora_partial": Knob(("--lora-partial",), refused("none was named")),
     "out": Knob((), lambda plain, turned: plain.lines[0]["path"] != turned.lines[0]["path"]),
     "sheet": Knob(("--sheet", "all.png"), lambda plain, turned: Path("all.png").is_file()),
-    "again": Knob(("--again", "x.png"), refused("takes no a prompt")),
+    "again": Knob(("--again", "x.png"), refused("takes no prompt")),
     "json": Knob((), lambda plain, turned: turned.out.startswith("{")),
     "overwrite": Knob(("--overwrite",), lambda plain, turned: turned.code == 0),
     "quiet": Knob(("--quiet",), lambda plain, turned: turned.code == 0),
@@ -58,6 +69,8 @@ def test_every_option_of_generate(cli: Cli, model: Path) -> None:
     Path("more.txt").write_text("a bird")
     small_judge().save(Path("eye"))
     style(model)
+    second(model)
+    Image.new("RGB", (32, 32), "teal").save("start.png")
     plain = cli("generate", "a cat", *PLAIN, "plain", "--model", model)
     assert plain.code == 0
     for name, knob in GENERATE.items():
@@ -75,6 +88,14 @@ def style(model: Path) -> None:
     for delta in lora.deltas.values():
         torch.nn.init.normal_(delta.up, std=0.3)
     pipe.save_lora(lora, "style.safetensors")
+
+
+def second(model: Path) -> None:
+    """second, a model with other weights."""
+    pipe = load(model)
+    for parameter in pipe.denoiser.net.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    pipe.save("second")
 
 
 def test_quiet_hides_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +133,7 @@ OTHER_TESTS: dict[str, dict[str, str]] = {
         "drawn": "tests/pipelines/test_pixart_sizes.py",
         "negative": "test_every_option_of_generate",
         "part": "tests/pipelines/test_going_on.py",
-        "told": "tests/pipelines/test_stable_diffusion.py",
+        "micro": "tests/pipelines/test_stable_diffusion.py",
         "policies": "tests/contract",
         "loras": "tests/pipelines/test_lora.py",
         "frame": "test_generate.py::test_again_is_bit_for_bit_even_out_of_a_batch",

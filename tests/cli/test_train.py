@@ -293,6 +293,31 @@ def test_critic(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.train.seed == 1  # the judge's is 0
 
 
+def test_perceptual(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfumato.evaluate import perceptual_recipe
+
+    seen: list[tuple[Any, ...]] = []
+
+    class Made:
+        card: dict[str, Any] = {  # noqa: RUF012
+            "held_out": {"taught": {"perceptual": {"agreement": {"value": 0.5}}, "mse": {"agreement": {"value": 0.25}}}}
+        }
+
+    def train_perceptual(*arguments: Any, **options: Any) -> Made:
+        seen.append((*arguments, options))
+        return Made()
+
+    monkeypatch.setattr(perceptual_recipe, "train_perceptual", train_perceptual)
+    ran = cli("train", "perceptual", "--data", "d", "--out", "o", "--steps", 5, "--quiet")
+    assert (ran.code, ran.out) == (0, "o/perceptual\n") and "distortions taught cost the judge: perceptual 0.500, mse 0.250" in ran.err, (
+        ran.err
+    )
+    data, out, recipe, run, judge, options = seen[0]
+    assert (data, out, run, recipe.train.steps, options["quiet"]) == (Path("d"), Path("o/perceptual"), Path("o/run"), 5, True)
+    assert recipe.train.seed == 2 and judge.concepts  # the judge's seed is 0, the critic's 1
+    assert cli("train", "perceptual", "--data", "d", "--out", "o2", "--judge", "nowhere").code == 1
+
+
 def test_bad_recipes(cli: Cli, drawings: Path) -> None:
     words = ("train", "codec", "--data", drawings, "--out", "o", "--recipe", "r.json")
     assert cli(*words).code == 2

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from sfumato.cli.train import TrainCodec, TrainCritic, TrainJudge
+from sfumato.cli.train import TrainCodec, TrainCritic, TrainJudge, TrainPerceptual
 from sfumato.cli.train_model import TrainModel
 from sfumato.codecs.kl import KLConfig, new_autoencoder
 from sfumato.core.errors import SfumatoError
 from sfumato.evaluate.critic_recipe import CriticRecipe
+from sfumato.evaluate.perceptual_recipe import PerceptualRecipe
 from sfumato.training.codec_recipe import CodecRecipe
 from sfumato.training.loop import TrainConfig
 from sfumato.training.optimizers import OptimizerConfig, build
@@ -63,6 +64,7 @@ OTHER_TESTS: dict[str, dict[str, str]] = {
     "ModelRecipe": dict.fromkeys(("shape", "time_law", "small", "defaults"), "tests/training")
     | {"start": "test_train.py::test_a_model_goes_on_with_scenes_beside_drawings"},
     "CriticRecipe": dict.fromkeys(("net", "task", "scenes", "composed", "held_out", "difficulties"), "tests/evaluate/test_critic.py"),
+    "PerceptualRecipe": dict.fromkeys(("net", "task", "held_out"), "tests/evaluate/test_perceptual_recipe.py"),
 }
 
 # Options of the trainings that change the recipe: option -> (words, the recipe's field).
@@ -90,8 +92,14 @@ def test_every_option_of_train() -> None:
     assert {f.name for f in fields(TrainCodec)} == common | {"start"}
     assert {f.name for f in fields(TrainJudge)} == common | {"lessons"}
     assert {f.name for f in fields(TrainCritic)} == common
+    assert {f.name for f in fields(TrainPerceptual)} == common | {"judge"}
     assert {f.name for f in fields(TrainModel)} == common | set(MODEL) | {"codec", "name", "start", "cache"}
-    for verb, recipe in ((TrainCodec, CodecRecipe), (TrainModel, ModelRecipe), (TrainCritic, CriticRecipe)):
+    for verb, recipe in (
+        (TrainCodec, CodecRecipe),
+        (TrainModel, ModelRecipe),
+        (TrainCritic, CriticRecipe),
+        (TrainPerceptual, PerceptualRecipe),
+    ):
         for name, (value, field) in TRAIN.items():
             turned = verb(data="d", out=Path("o"), **{name: value}).settled(recipe)
             assert at(turned, field) == value != at(recipe(), field), name

@@ -26,6 +26,7 @@ from sfumato.evaluate.judge import Judge
 from sfumato.evaluate.judge_net import JudgeConfig, JudgeNet, StyleNet
 from sfumato.evaluate.metrics import Detection
 from sfumato.evaluate.paintskills import enlarged, paint
+from sfumato.evaluate.suites.neutral import people_of
 from sfumato.evaluate.witness import truth
 from sfumato.papers import dall_eval, gender_study, skill_study
 from sfumato.papers.claims import Budget, reproduce
@@ -211,9 +212,9 @@ def test_plans_can_be_shrunk() -> None:
 
 def test_professions_are_drawn_as_both_in_one_style(judge: Judge) -> None:
     found = professions(people({"x": PEOPLE, "y": PEOPLE[:5]}), PEOPLE)
-    assert [(one.name, len(one.rows)) for one in found] == [("cook", 2)], "the pilot is drawn as both in one style only"
+    assert [(one.person.neutral, len(one.rows)) for one in found] == [("cook", 2)], "the pilot is drawn as both in one style only"
     assert found[0].prompt == "a person who works as a cook"
-    assert [one.name for one in professions(people({"x": PEOPLE}), PEOPLE)] == ["cook", "pilot"]
+    assert [one.person.neutral for one in professions(people({"x": PEOPLE}), PEOPLE)] == ["cook", "pilot"]
     with pytest.raises(DataError, match="no profession"):
         professions(people({"x": PEOPLE[6:]}), PEOPLE)
     with pytest.raises(DataError, match="no profession"):
@@ -231,7 +232,7 @@ def test_genders_are_read_among_two_variants(judge: Judge) -> None:
     images = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     logits = judge(enlarged(images)).concept
     wanted = ["man" if row[1] > row[2] else "woman" for row in logits]
-    assert read_genders(judge, images, ["cook"] * 5) == wanted
+    assert list(read_genders(judge, images, people_of(PEOPLE)[:1] * 5)) == wanted
 
 
 def test_without_drawings_the_way_to_them_is_told(tmp_path: Path) -> None:

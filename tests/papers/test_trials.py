@@ -11,15 +11,19 @@ from typing import Any
 import pytest
 import torch
 
+from sfumato.backbones.ascan import AsCAN, AsCANConfig
 from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
-from sfumato.papers import lumina_next, pixart_sigma, study, uvit_scaling
+from sfumato.backbones.unet_plan import UNetConfig
+from sfumato.nn.layout import asymmetric
+from sfumato.papers import ascan, ascan_study, lumina_next, pixart_sigma, sdxl, sdxl_report, study, uvit_scaling
 from sfumato.papers.claims import reproduce
 from sfumato.papers.compression_study import compressed, speed
 from sfumato.papers.study import Cell, Metric, Results
 from sfumato.papers.trial import Arm, Trial
 from sfumato.papers.tuning import Tuning
 from sfumato.papers.world import World
+from sfumato.training.optimizers import OptimizerConfig
 
 MICRO = Trial(images=8, batch=4, seeds=(0,), pictures=4, steps=(2,))
 
@@ -27,10 +31,10 @@ MICRO = Trial(images=8, batch=4, seeds=(0,), pictures=4, steps=(2,))
 @pytest.fixture
 def small(little_world: World, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Papers at microscopic size."""
-    for module in (pixart_sigma, uvit_scaling, lumina_next):
+    for module in (pixart_sigma, uvit_scaling, lumina_next, sdxl, ascan_study):
         monkeypatch.setattr(module, "SIZE", 32)
         monkeypatch.setattr(module, "open_world", lambda budget, size: little_world)
-    for module in (uvit_scaling, lumina_next):
+    for module in (uvit_scaling, lumina_next, ascan_study):
         monkeypatch.setattr(module, "TRIAL", MICRO)
     return monkeypatch
 
@@ -82,6 +86,46 @@ def test_norms_and_larger_pictures_are_measured(small: pytest.MonkeyPatch, tmp_p
     small.setattr(lumina_next, "ARMS", arms)
     record = run(lumina_next, tmp_path)
     assert {f"cpu-{rule}-2-steps.png" for rule in lumina_next.LARGER} == {Path(p).name for p in record["pictures"]}
+
+
+def test_a_unet_is_told_what_was_done_to_its_pictures(small: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shape = UNetConfig(widths=(8, 16), down=((0,), (1,)), middle=1, up=((1, 1), (0, 0)), heads=(1, 2), groups=4, sizes_width=8)
+    # Networks begin closed: what they are told matters after some steps.
+    trial = replace(MICRO, images=24, pictures=8, optimizer=OptimizerConfig(lr=0.02, warmup=1))
+    small.setattr(sdxl, "PLAN", replace(sdxl.PLAN, shape=shape, trial=trial, crops=24, drawn=3))
+    record = run(sdxl, tmp_path)
+    found = {f["name"]: f["found"] for f in record["findings"]}
+    assert found["validation loss, mean over t: size told"] != found["validation loss, mean over t: small ones kept"]
+    assert len(found["detail at each size told, smallest first"]) == 4
+    assert len(set(found["middle of the ink, told to begin further and further right"])) > 1
+    assert {Path(p).name for p in record["pictures"]} >= {"cpu-sizes.png", "cpu-crops.png", "cpu-size-told-2-steps.png"}
+    assert len(list((tmp_path / "work" / "networks").iterdir())) == 5
+    small.setattr("sfumato.papers.trial.train", None)  # all that was done is kept
+    assert run(sdxl, tmp_path)["findings"] == record["findings"]
+
+
+def test_layouts_are_compared(small: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny = {name: replace(layout, small=(8, 16), large=(32, 32)) for name, layout in ascan_study.LAYOUTS.items()}
+    small.setattr(ascan_study, "LAYOUTS", tiny)
+    times = ascan_study.speed(side=4, rounds=2)
+    assert set(times) == set(tiny) and times["asymmetric"] == (1.0, (1.0, 1.0)) and all(value > 0 for value, _ in times.values())
+    record = run(ascan, tmp_path)
+    losses = [f["found"] for f in record["findings"] if f["name"].startswith("validation loss, mean")]
+    assert len(set(losses)) == 5 and len(record["pictures"]) == 6
+
+
+def test_layouts_cost_alike() -> None:
+    def cost(shape: AsCANConfig, cells: int) -> float:
+        with torch.device("meta"):
+            return sum(info.cost({"image": cells, "text": 14}) for info in AsCAN(shape).sites())
+
+    for cells, kind in ((64, "learning"), (1024, "timed")):
+        shapes = {name: getattr(layout, kind) for name, layout in ascan_study.LAYOUTS.items()}
+        fitted = {name: replace(shape, channels=16, text_width=384) for name, shape in shapes.items()}
+        costs = {name: cost(shape, cells) for name, shape in fitted.items()}
+        assert max(costs.values()) < 1.07 * min(costs.values()), costs
+    words = {name: asymmetric(layout.learning.stages) for name, layout in ascan_study.LAYOUTS.items()}
+    assert [name for name in words if words[name]] == ["asymmetric", "reversed"]
 
 
 def results(metrics: tuple[str, ...], **cells: tuple[float | None, ...]) -> Results:
@@ -153,3 +197,54 @@ def test_speed_is_a_ratio_with_an_interval() -> None:
     arm = Arm(PixArtConfig(depth=2, width=16, heads=2, patch=1, variance=False))
     ((value, (low, high)),) = speed(arm, (1,), (4,), rounds=2).values()
     assert value > 0 and low <= high
+
+
+DETAILS, MIDDLES = ("detail@16", "detail@32", "detail@64"), ("middle@0", "middle@32", "middle@64")
+
+
+@pytest.mark.parametrize(
+    ("told", "kept", "dropped", "cuts", "verdict"),
+    [
+        # detail at three sizes told, distance, recall
+        ((0.3, 0.5, 0.8, 50.0, 0.4), (0.6, 60.0), 0.3, (0.1, 0.4), "reproduced"),
+        ((0.3, 0.5, 0.8, 50.0, 0.4), (0.6, 60.0), 0.5, (0.1, 0.4), "partly"),  # less variety than without the small ones
+        ((0.3, 0.2, 0.8, 50.0, 0.4), (0.6, 60.0), 0.3, (0.1, 0.4), "partly"),  # a sweep that falls
+        ((0.3, 0.5, 0.8, 50.0, 0.4), (0.6, 60.0), 0.3, (0.3, 0.4), "partly"),
+        ((0.3, 0.5, 0.8, 70.0, 0.4), (0.6, 60.0), 0.3, (0.3, 0.4), "not reproduced"),
+        ((0.3, 0.5, 0.5, 50.0, 0.4), (0.6, 60.0), 0.3, (0.3, 0.4), "not reproduced"),
+    ],
+)
+def test_the_rule_of_what_is_told(
+    told: tuple[float, ...], kept: tuple[float, ...], dropped: float, cuts: tuple[float, float], verdict: str
+) -> None:
+    of_sizes = results(
+        (*DETAILS, "frechet@8", "recall@8", "alignment@8"),
+        size_told=(*told, 0.1),
+        small_ones_kept=(None, None, *kept, 0.3, 0.1),
+        small_ones_left_out=(None, None, 0.9, 40.0, dropped, 0.1),
+    )
+    of_crops = results(("cut", *MIDDLES), crop_told=(cuts[0], 0.5, 0.4, 0.3), crops_kept=(cuts[1], 0.5, None, None))
+    assert sdxl_report.verdict(of_sizes, of_crops, 8)[0] == verdict
+    still = results(("cut", *MIDDLES), crop_told=(cuts[0], 0.5, 0.6, 0.3), crops_kept=(cuts[1], 0.5, None, None))
+    assert sdxl_report.verdict(of_sizes, still, 8)[0] != "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("losses", "times", "verdict"),
+    [
+        # even, convolution, attention, reversed; the asymmetric one: 1.0 and 1
+        ((1.1, 1.1, 1.1, 1.2), (1.1, 1.1, 1.0, 1.2), "reproduced"),
+        ((1.0, 1.1, 1.1, 1.0), (1.1, 1.0, 1.3, 1.4), "reproduced"),
+        ((1.1, 1.1, 1.1, 1.0), (1.1, 1.1, 1.0, 1.0), "partly"),  # the reversed one is neither worst nor slowest
+        ((1.1, 0.9, 1.1, 1.2), (1.1, 1.3, 1.1, 1.4), "partly"),  # convolution: better, and slower
+        ((1.1, 0.9, 1.1, 1.2), (1.1, 0.9, 1.1, 1.4), "not reproduced"),  # convolution: better and faster
+        ((0.9, 0.9, 0.9, 0.9), (1.1, 1.1, 1.1, 1.1), "not reproduced"),
+    ],
+)
+def test_the_rule_of_layouts(losses: tuple[float, ...], times: tuple[float, ...], verdict: str) -> None:
+    names = ("even", "convolution", "attention", "reversed")
+    found = results(("loss",), asymmetric=(1.0,), **{name: (loss,) for name, loss in zip(names, losses, strict=True)})
+    took = {"asymmetric": (1.0, (1.0, 1.0))} | {name: (t, (t, t)) for name, t in zip(names, times, strict=True)}
+    assert ascan_study.verdict(found, took)[0] == verdict
+    unclear = {name: (t, (0.5, 2.0)) for name, (t, _) in took.items()}
+    assert ascan_study.verdict(results(("loss",), asymmetric=(1.0,), **dict.fromkeys(names, (1.0,))), unclear)[0] == "not reproduced"

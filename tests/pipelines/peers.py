@@ -275,6 +275,43 @@ def dit(scheduler: Any = None, **shape: Any) -> Any:
     return diffusers.DiTPipeline(transformer=network, vae=vae(scaling_factor=0.6), scheduler=scheduler)
 
 
+def unidiffuser(scheduler: Any = None, small: int | None = 6, **shape: Any) -> Any:
+    """Pictures of 16 x 16 pixels; `small`: width of a caption's latent, None: CLIP's. Their decoder's two tables of words are set apart, as
+    theirs cannot be written while they are one tensor.
+    """
+    torch.manual_seed(0)
+    words = tokenizer("clip")
+    config = {
+        "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "num_layers": 2, "sample_size": 8,
+        "patch_size": 2, "text_dim": small or 8, "clip_img_dim": 10, "num_text_tokens": TOKENS, "use_data_type_embedding": True,
+        "activation_fn": "gelu", "block_type": "unidiffuser", "norm_type": "layer_norm", "pre_layer_norm": False, "ff_final_dropout": True,
+        "norm_elementwise_affine": True, "attention_bias": False, "use_timestep_embedding": False, **shape,
+    }  # fmt: skip
+    decoder = alive(
+        diffusers.UniDiffuserTextDecoder(
+            TOKENS, 8, small, vocab_size=len(words), n_positions=128, n_embd=8 if small is None else 12, n_layer=2, n_head=2
+        )
+    )
+    decoder.transformer.config.tie_word_embeddings = False
+    decoder.transformer.lm_head.weight = nn.Parameter(decoder.transformer.lm_head.weight.detach().clone())
+    torch.manual_seed(7)
+    tower = {
+        "hidden_size": 12,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    return diffusers.UniDiffuserPipeline(
+        unet=alive(diffusers.UniDiffuserModel(**config)), vae=vae(scaling_factor=0.6), text_encoder=clip(8, None, 3),
+        clip_tokenizer=tokenizer("clip"), text_decoder=decoder, text_tokenizer=words,
+        image_encoder=alive(tf.CLIPVisionModelWithProjection(tf.CLIPVisionConfig(projection_dim=10, **tower))),
+        clip_image_processor=tf.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
+        scheduler=scheduler or diffusers.DPMSolverMultistepScheduler(**SCALED),
+    )  # fmt: skip
+
+
 def saved(pipe: Any, folder: Path) -> Path:
     pipe.save_pretrained(folder)
     return folder

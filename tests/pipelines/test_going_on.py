@@ -15,6 +15,7 @@ import sfumato
 from sfumato.core.errors import ConflictError, UsageError
 from sfumato.core.rng import Rows
 from sfumato.pipelines import Refined, TextToImage, redraw
+from sfumato.sampling.policies.attention_maps import AttentionRecorder
 
 PROMPTS = ["a red fox in the snow", "a cat under a yellow house"]
 SEEDS = (3, 4, 3, 4)
@@ -47,7 +48,7 @@ def test_the_refiner_goes_on_where_the_base_left_off(steps: int, negative: str, 
     reference = 2 * second(image=latents, denoising_start=0.8, output_type="pt", **call).images - 1
     assert relative(pictures.images, reference) <= 1e-4
     assert relative(pictures.images, drawn(base, noise, height=16, width=24, **call)) > 1e-3
-    assert pictures.settings["base"]["at"] == 0.8 and pictures.seeds == SEEDS
+    assert pictures.settings["refiner"]["at"] == 0.8 and pictures.seeds == SEEDS
 
 
 @pytest.mark.parametrize(("name", "strength"), [("refiner", 0.3), ("refiner", 1.0), ("base", 0.55)])
@@ -89,10 +90,16 @@ def test_what_does_not_fit_is_refused(pipes: dict[str, TextToImage]):
     for act, told in (
         (lambda: Refined(pipes["base"], pipes["refiner"], at=1.0), "at is 1.0"),
         (lambda: both("a fox", steps=1), "1 steps, and at is 0.8"),
-        (lambda: both("a fox", loras=[]), "loras for two models"),
+        (lambda: both("a fox", policies=[AttentionRecorder()]), "policies for two models"),
         (lambda: redraw(pipes["sd"], "a fox", picture, strength=0.0), "strength is 0.0"),
         (lambda: redraw(pipes["sd"], "a fox", torch.zeros(3, 3, 16, 16)), r"shape \(3, 3, 16, 16\) for 1"),
         (lambda: redraw(pipes["sd"], "a fox", torch.zeros(3, 15, 16)), "size 16x15"),
+        (lambda: redraw(pipes["sd"], "a fox", picture, size=(16, 32)), "size 32x16 of a picture of 16x16"),
+        (lambda: redraw(pipes["sd"], "a fox", picture, binned=True), "binned, and a picture"),
+        (lambda: redraw(pipes["sd"], "a fox", picture, stepz=3), "did you mean 'steps'"),
+        (lambda: both("a fox", steps=8, micro={"size": (1, 2)}), "two models 'size'"),
+        (lambda: both("a fox", steps=8, micro={"target_size": (1,)}), "micro target_size = 1"),
+        (lambda: both("a fox", steps=8, then={"micro": {"target_size": (1, 2)}}), "aesthetic"),
     ):
         with pytest.raises(UsageError, match=told):
             act()
@@ -106,3 +113,14 @@ def euler_layout() -> Any:
     from sfumato.pipelines.published.schedulers import read
 
     return read({"_class_name": "EulerDiscreteScheduler", **dict(euler("trailing").config)}).layout
+
+
+def test_what_the_refiner_has_otherwise(pipes: dict[str, TextToImage]):
+    both, call = Refined(pipes["base"], pipes["refiner"]), {"steps": 8, "size": (16, 16), "seed": 3}
+    plain = both("a fox", **call)
+    other = both("a fox", **call, then={"guidance": 2.0, "micro": {"aesthetic": (3.0,)}})
+    assert (other.settings["guidance"], other.settings["refiner"]["guidance"]) == (5.0, 2.0)
+    assert "micro" not in other.settings and other.settings["refiner"]["micro"] == {"aesthetic": [3.0]}
+    assert relative(other.images, plain.images) > 1e-4
+    split = both("a fox", **call, micro={"aesthetic": (3.0,), "target_size": (8, 8)})
+    assert split.settings["micro"] == {"target_size": [8, 8]} and split.settings["refiner"]["micro"] == {"aesthetic": [3.0]}

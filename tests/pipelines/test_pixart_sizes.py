@@ -1,8 +1,6 @@
 """PixArt's bins: the picture is drawn at the nearest trained size and resized, as diffusers does it; and its cleaned captions."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ from diffusers.pipelines.pixart_alpha import pipeline_pixart_sigma as sigma
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.cli.conftest import Cli, cli
+from tests.pipelines.cleaning import stand_in
 from tests.pipelines.peers import drawn, flux, pixart, relative, saved
 
 import sfumato
@@ -106,15 +105,7 @@ def test_captions_are_cleaned_by_diffusers_or_not_at_all(folder: Path, tmp_path:
         sfumato.load(folder, clean_captions=True)
     with pytest.raises(UsageError, match="a FluxPipeline reads prompts as they are"):
         sfumato.load(saved(flux(), tmp_path / "flux"), clean_captions=True)
-    # What stands in for the two packages leaves text as it is; the rest is diffusers' own.
-    monkeypatch.setattr(captions, "find_spec", lambda module: object())
-    monkeypatch.setattr(alpha, "is_bs4_available", lambda: True)
-    monkeypatch.setattr(alpha, "is_ftfy_available", lambda: True)
-    monkeypatch.setattr(alpha, "BeautifulSoup", lambda text, features: type("Soup", (), {"text": text}), raising=False)
-    ftfy = ModuleType("ftfy")
-    ftfy.fix_text = lambda text: text  # type: ignore[attr-defined]
-    monkeypatch.setattr(alpha, "ftfy", ftfy, raising=False)
-    monkeypatch.setitem(sys.modules, "ftfy", ftfy)
+    stand_in(monkeypatch)
     cleaned, plain = sfumato.load(folder, clean_captions=True), sfumato.load(folder)
     messy, tidy = "A Fox @someone #123 ((in)) the snow photo.jpg", "a fox in the snow"
     states = [cleaned.encoder.encode([messy]), plain.encoder.encode([tidy]), plain.encoder.encode([messy])]

@@ -48,7 +48,8 @@ FAULTS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     (INDEX, lambda c: c.update(text_encoder=["transformers", "UMT5EncoderModel"]), "T5EncoderModel"),
     (INDEX, lambda c: c.update(safety_checker=["x", "Checker"]), "safety_checker"),
     ("transformer/config.json", lambda c: c.update(layers=3), "layers"),
-    (INDEX, lambda c: c.update(_class_name="UniDiffuserPipeline"), "CLIP embedding"),
+    (INDEX, lambda c: c.update(_class_name="SanaSprintPipeline"), "noise the picture again"),
+    (INDEX, lambda c: c.update(_class_name="UniDiffuserPipeline"), "has no unet"),
     ("vae/config.json", lambda c: c.update(chanels=3), "chanels"),
 ]
 

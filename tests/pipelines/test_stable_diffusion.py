@@ -71,20 +71,20 @@ def test_diffusers_loads_what_we_save(make: Any, made: dict[str, Any], tmp_path:
     assert (again.defaults, again.slots) == (ours.defaults, ours.slots)
 
 
-def test_numbers_of_the_training_picture_may_be_told(tmp_path: Path):
+def test_numbers_of_the_training_picture_may_be_others(tmp_path: Path):
     theirs = sdxl()
     pipe = sfumato.load(saved(theirs, tmp_path / "model"))
-    told = {"original_size": (500, 400), "crop": (0, 70), "target_size": (20, 30)}
-    pictures = pipe(PROMPTS[0], seed=3, size=(16, 24), steps=3, told=told)
+    micro = {"original_size": (500, 400), "crop": (0, 70), "target_size": (20, 30)}
+    pictures = pipe(PROMPTS[0], seed=3, size=(16, 24), steps=3, micro=micro)
     reference = drawn(
         theirs, Rows((3,)).normal((4, 8, 12), "noise"), prompt=PROMPTS[0], height=16, width=24, num_inference_steps=3, guidance_scale=5.0,
         original_size=(500, 400), crops_coords_top_left=(0, 70), target_size=(20, 30),
     )  # fmt: skip
     assert relative(pictures.images, reference) <= 1e-4 < relative(pipe(PROMPTS[0], seed=3, size=(16, 24), steps=3).images, reference)
-    assert pictures.settings["told"]["crop"] == [0, 70]
-    for wrong in ({"size": (1, 2)}, {"crop": (1,)}, {"aesthetic": (6.0,)}):
-        with pytest.raises(UsageError, match=r"told .*\n.*original_size \(2\), crop \(2\), target_size \(2\)"):
-            pipe("a fox", size=(16, 16), told=wrong)
+    assert pictures.settings["micro"]["crop"] == [0, 70]
+    for wrong in ({"size": (1, 2)}, {"crop": (1,)}, {"aesthetic": (6.0,)}, {"crop": (0.0, float("nan"))}):
+        with pytest.raises(UsageError, match=r"micro .*\n.*original_size \(2\), crop \(2\), target_size \(2\)"):
+            pipe("a fox", size=(16, 16), micro=wrong)
 
 
 def edited(folder: Path, file: str, **changes: Any) -> Path:

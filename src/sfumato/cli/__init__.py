@@ -27,6 +27,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "train model": ("train_model:TrainModel", "train a text-to-image model on a codec's latents"),
     "train judge": ("train:TrainJudge", "train the judge that scores models"),
     "train critic": ("train:TrainCritic", "train the critic that chooses pictures for the judge to score"),
+    "train perceptual": ("train:TrainPerceptual", "train the distance between pictures that losses use"),
     "evaluate": ("evaluate:Evaluate", "let the judge score a model"),
     "inspect": ("inspect:Inspect", "look inside: a model's anatomy, a profile, heat maps of words"),
     "schedule": ("schedule:Schedule", "print a model's times and where each number came from"),

@@ -12,65 +12,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro import conf
 
 from ..core.errors import CancelledError, UsageError
 from . import loras, png
-from .drawing import Drawn, batch_by_batch, best_of_each, memory, record_of
-from .jobs import Job, Settings, check, given, is_png, plan, refuse_existing, requests
-from .redraw import as_it_was, differences, load_pipeline, same_pixels, where
+from .drawing import Artist, Drawn, batch_by_batch, best_of_each, memory, record_of
+from .jobs import Job, check, given, is_png, plan, refuse_existing, requests
+from .options import Drawing
+from .redraw import Elsewhere, as_it_was, differences, same_pixels
 from .sheet import save_sheet, sheet_path
-from .verb import DtypeName, Verb, make_folder, note, parse_layout, parse_size, pick_device, progress_bars, unset
+from .verb import make_folder, note, pick_device, progress_bars, unset
 
 if TYPE_CHECKING:
     from ..pipelines.best_of import Scorer
     from ..sampling.loop import OnStep
 
-MODEL = "emoji-mmdit"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(Verb):
+class Generate(Drawing):
     """Draw pictures from prompts, or draw a saved picture again. Paths of the pictures are printed, one a line."""
 
     # What to draw: one or more prompts.
     prompt: Annotated[conf.Positional[tuple[str, ...]], unset("none", "PROMPT")] = ()
     # More prompts: a text file with one a line, a .jsonl file with {"prompt": "..."} and seed, negative, steps, guidance, cfg, size,
-    # solver, shift, layout or binned where they differ, or - for standard input.
+    # solver, shift, layout, guide, micro, binned, from_picture or strength where they differ, or - for standard input.
     prompts: Annotated[str | None, unset("none", "FILE")] = None
-    # A shipped model's name or a pipeline folder.
-    model: Annotated[str | None, unset(MODEL)] = None
     # Pictures of each prompt; their seeds count up from --seed.
     num: Annotated[int | None, unset("1")] = None
     # The same seed draws the same picture.
     seed: Annotated[int | None, unset("0")] = None
-    # Solver steps, 1 to 1000.
-    steps: Annotated[int | None, unset("the model's own")] = None
-    # How strongly the prompt is followed, 0 to 100; 1 = without guidance.
-    guidance: Annotated[float | None, unset("the model's own")] = None
-    # Classifier-free guidance on top, for a model that is told its guidance as a number (FLUX.1 dev); 1 = none.
-    cfg: Annotated[float | None, unset("the model's own")] = None
-    # What to keep out of the picture.
-    negative: Annotated[str | None, unset("nothing")] = None
-    # Pixels: 128, or width x height as 128x192.
-    size: Annotated[str | None, unset("what the model was trained at")] = None
-    # yes: draw at the nearest size that the model was trained at and resize the picture (PixArt); no: draw at --size itself.
-    binned: Annotated[Literal["yes", "no"] | None, unset("as the model was released")] = None
-    # The solver: euler, heun, dpm++2m or unipc; renoise adds new noise in each step, as distilled networks want it.
-    solver: Annotated[str | None, unset("the model's own")] = None
-    # Above 1: more of the steps near the noise.
-    shift: Annotated[float | None, unset("the model's own, scaled to the size")] = None
-    # How the steps are laid out: a kind (paper, released; for discrete schedules linspace, leading, trailing, uniform) and its other fields
-    # by name, as in uniform,end=first or paper,scaling=fixed.
-    layout: Annotated[str | None, unset("the model's own", "KIND[,FIELD=VALUE]")] = None
-    # cpu, cuda or cuda:1, say.
-    device: Annotated[str | None, unset("the GPU where there is one")] = None
-    # Numbers to compute in.
-    dtype: Annotated[DtypeName | None, unset("float32 on a CPU, bfloat16 elsewhere")] = None
-    # Lay weights out for this CPU before drawing: takes a moment, then each picture is sooner done (docs/benchmarks.md).
-    pack: bool = False
     # Pictures drawn together.
     batch: Annotated[int | None, unset("1 on a CPU, 8 elsewhere")] = None
     # Draw this many candidates of each picture and keep the one that --scorer likes most.
@@ -78,15 +50,12 @@ class Generate(Verb):
     # Who chooses: judge, critic (leaves the rating to the judge), or the folder of either, a CLIP (HPSv2 and PickScore are CLIPs) or
     # ImageReward.
     scorer: Annotated[str | None, unset("judge", "NAME|FOLDER")] = None
-    # A LoRA: a .safetensors file or a folder with one, and how strongly it acts (1 = as trained). Repeat it for several.
-    lora: Annotated[conf.UseAppendAction[tuple[str, ...]], unset("none", "FILE[:WEIGHT]")] = ()
-    # Of a LoRA, use what fits the model and name the rest, instead of refusing it.
-    lora_partial: bool = False
     # A folder, or a .png file for a single picture.
     out: Annotated[Path | None, unset("out")] = None
     # All pictures in one .png file.
     sheet: Annotated[Path | None, unset("sheet.png in the folder, where 2 to 256 pictures are drawn")] = None
-    # Draw this picture again, bit for bit, into PICTURE-again.png or --out.
+    # Draw this picture again, bit for bit, into PICTURE-again.png or --out; --model, --refiner and --from-picture say where those that it
+    # was drawn with are now.
     again: Annotated[Path | None, unset("none", "PICTURE.png")] = None
     # Print a JSON line for each picture instead of its path.
     json: bool = False
@@ -98,60 +67,53 @@ class Generate(Verb):
     def run(self) -> int:
         if self.again is not None:
             return self._redraw(self.again)
-        settings = Settings(
-            negative=self.negative or "",
-            steps=self.steps,
-            guidance=self.guidance,
-            solver=self.solver,
-            size=None if self.size is None else parse_size(self.size),
-            shift=self.shift,
-            cfg=self.cfg,
-            binned=None if self.binned is None else self.binned == "yes",
-            layout=None if self.layout is None else parse_layout(self.layout),
-        )
-        if self.batch is not None and self.batch < 1:
-            raise UsageError(f"batch is {self.batch}", "at least 1 picture at a time")
-        if self.best_of is not None and self.best_of < 1:
-            raise UsageError(f"best-of is {self.best_of}", "at least 1 candidate of each picture")
-        if self.scorer is not None and (self.best_of or 1) == 1:
-            raise UsageError(f"the scorer {self.scorer!r} has nothing to choose from", "--best-of 4, say")
-        if self.lora_partial and not self.lora:
-            raise UsageError("--lora-partial says how to load a LoRA, and none was named", "--lora FILE.safetensors")
+        self._check()
         styles = loras.parse(self.lora)
         out = self.out or Path("out")
-        asked = requests(self.prompt, self.prompts, settings, self.seed or 0)
+        asked = requests(self.prompt, self.prompts, self.settings(), self.seed or 0)
         jobs = plan(asked, 1 if self.num is None else self.num, out)
         sheet = sheet_path(self.sheet, out, len(jobs))
         paths = [*(job.path for job in jobs), *([sheet] if sheet else [])]
         refuse_existing(paths, self.overwrite)
         for request in asked:
             check(request.settings, request.where)
+            self.check_source(request.settings.picture, paths)
         for folder in {path.parent for path in paths}:
             make_folder(folder)
         from ..pipelines.best_of import BestOf
 
         device = pick_device(self.device or "auto")
         scorer = _scorer(self.scorer or "judge", device) if (self.best_of or 1) > 1 else None
-        pipe = load_pipeline(self.model or MODEL, device, self.dtype)
+        artist = self.artist(device)
         for wanted in dict.fromkeys(job.settings for job in jobs):
-            pipe.settle(**given(wanted))
+            artist.settle(**given(wanted))
         if self.pack:
-            pipe.pack()
-        adapted = loras.load(styles, pipe, self.lora_partial)
+            artist.pack()
+        adapted = loras.load(styles, artist.pipe, self.lora_partial)
         largest = self.batch or (1 if device == "cpu" else 8)
         if scorer is None:
-            self._draw(jobs, lambda on_step: batch_by_batch(pipe, jobs, largest, adapted, on_step))
+            self._draw(artist, jobs, lambda on_step: batch_by_batch(artist, jobs, largest, adapted, on_step))
         else:
-            best = BestOf(pipe, scorer, self.best_of or 1, largest)
+            best = BestOf(artist, scorer, self.best_of or 1, largest)
             note(f"the best of {best.count} is chosen by {scorer.name}; let another scorer rate these pictures")
-            self._draw(jobs, lambda on_step: best_of_each(best, jobs, adapted, on_step))
+            self._draw(artist, jobs, lambda on_step: best_of_each(best, artist, jobs, adapted, on_step))
         if sheet:
             save_sheet(jobs, sheet)
             if not self.json:
                 print(sheet, flush=True)
         return 0
 
-    def _draw(self, jobs: Sequence[Job], draw: Callable[[OnStep], Iterator[Drawn]]) -> None:
+    def _check(self) -> None:
+        """Refuse what is wrong whatever the model."""
+        self.check_models()
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"batch is {self.batch}", "at least 1 picture at a time")
+        if self.best_of is not None and self.best_of < 1:
+            raise UsageError(f"best-of is {self.best_of}", "at least 1 candidate of each picture")
+        if self.scorer is not None and (self.best_of or 1) == 1:
+            raise UsageError(f"the scorer {self.scorer!r} has nothing to choose from", "--best-of 4, say")
+
+    def _draw(self, artist: Artist, jobs: Sequence[Job], draw: Callable[[OnStep], Iterator[Drawn]]) -> None:
         """Write each picture as soon as it is drawn, and say what the user should know."""
         done, machine = 0, png.Machine.here()
         said: set[str] = set()
@@ -159,7 +121,7 @@ class Generate(Verb):
             try:
                 for some in draw(lambda step: update("steps", step.index, step.total)):
                     for row, job in enumerate(some.jobs):
-                        record = record_of(some.pictures, row, self.model or MODEL, machine, some.chosen)
+                        record = record_of(some.pictures, row, artist, machine, some.chosen)
                         png.save(some.pictures[row], record, job.path)
                         done += 1
                         update("pictures", done, len(jobs))
@@ -185,12 +147,13 @@ class Generate(Verb):
         make_folder(target.parent)
         with ExitStack() as opened:
             update = opened.enter_context(progress_bars(self.quiet, steps=1))
-            pipe, options = opened.enter_context(as_it_was(picture, record, self.model, self.device, self.dtype))
+            now = Elsewhere(self.model, self.refiner, self.from_picture, self.device, self.dtype)
+            artist, options = opened.enter_context(as_it_was(picture, record, now))
             machine, started = png.Machine.here(), time.monotonic()
-            opened.enter_context(memory(record.frame[0], pipe))
-            pictures = pipe(record.prompt, on_step=lambda step: update("steps", step.index, step.total), **options)
+            opened.enter_context(memory(record.frame[0], artist))
+            pictures = artist(record.prompt, on_step=lambda step: update("steps", step.index, step.total), **options)
             seconds = time.monotonic() - started
-        made = record_of(pictures, 0, self.model or where(record.model), machine, record.chosen)
+        made = record_of(pictures, 0, artist, machine, record.chosen)
         png.save(pictures[0], made, target)
         same = same_pixels(picture, pictures[0])
         self._report(target, made, seconds, identical=same)
@@ -200,10 +163,10 @@ class Generate(Verb):
         return 0
 
     def _refuse_other_settings(self) -> None:
-        allowed = {"again", "out", "model", "device", "dtype", "json", "overwrite", "quiet", "debug"}
-        refused = [f.name for f in fields(self) if f.name not in allowed and getattr(self, f.name) not in (None, (), False)]
+        allowed = {"again", "out", "model", "refiner", "from_picture", "device", "dtype", "json", "overwrite", "quiet", "debug"}
+        refused = [f.name for f in fields(self) if f.name not in allowed and getattr(self, f.name) != f.default]
         if refused:
-            named = ", ".join("a prompt" if name == "prompt" else f"--{name}" for name in refused)
+            named = ", ".join("prompt" if name == "prompt" else f"--{name.replace('_', '-')}" for name in refused)
             raise UsageError(f"--again repeats a picture as it was, so it takes no {named}", "leave it out, or leave out --again")
 
 

@@ -19,9 +19,9 @@ from tyro import conf
 from ..core.errors import UsageError
 from ..core.files import write_bytes, write_json, write_with
 from . import png
-from .generate import MODEL
 from .jobs import EXAMPLE, Settings, check, given, is_png, refuse_existing, slug
-from .redraw import as_it_was, load_pipeline, same_pixels
+from .options import MODEL
+from .redraw import Elsewhere, as_it_was, load_pipeline, same_pixels
 from .verb import DtypeName, Verb, make_folder, note, parse_size, pick_device, progress_bars, unset
 
 if TYPE_CHECKING:
@@ -176,19 +176,28 @@ class Inspect(Verb):
 
     def _again(self, picture: Path, record: png.Record) -> Heatmaps:
         """The picture of a file, drawn again as `sfumato generate --again` does."""
+        if record.refiner or record.picture:
+            how = (
+                "by two models, one after the other"
+                if record.refiner
+                else f"from the picture {record.picture.path}"
+                if record.picture
+                else ""
+            )
+            raise UsageError(f"{picture} was drawn {how}", "a heat map watches one model all the way from noise")
         from ..evaluate.heatmaps import heatmaps
 
         with ExitStack() as opened:
             update = opened.enter_context(progress_bars(self.quiet, steps=1))
-            pipe, options = opened.enter_context(as_it_was(picture, record, self.model, self.device, self.dtype))
+            artist, options = opened.enter_context(as_it_was(picture, record, Elsewhere(self.model, device=self.device, dtype=self.dtype)))
             watch: Callable[[Any], None] = lambda step: update("steps", step.index, step.total)  # noqa: E731
-            found = heatmaps(pipe, record.prompt, blocks=self.blocks, row=record.frame[1], on_step=watch, **options)
+            found = heatmaps(artist.pipe, record.prompt, blocks=self.blocks, row=record.frame[1], on_step=watch, **options)
         if not same_pixels(picture, found.picture):
             note(f"the picture drawn again differs from {picture}, at least in its last bits")
         return found
 
     def _settings(self) -> Settings:
-        settings = Settings("", self.steps, self.guidance, None, None if self.size is None else parse_size(self.size), None)
+        settings = Settings(steps=self.steps, guidance=self.guidance, size=None if self.size is None else parse_size(self.size))
         check(settings, "the prompt")
         return settings
 
@@ -216,7 +225,7 @@ class Inspect(Verb):
 
     def _refuse_others(self, mode: str) -> None:
         takes = TAKES[mode] | (frozenset() if mode == "LoRA" else ALL_TAKE)
-        refused = [f.name for f in fields(self) if f.name not in takes and getattr(self, f.name) not in (None, False)]
+        refused = [f.name for f in fields(self) if f.name not in takes and getattr(self, f.name) != f.default]
         if refused:
             named = ", ".join(f"--{name}" for name in refused)
             own = ", ".join(f"--{name}" for name in sorted(takes - {"model", "debug"}))

@@ -13,18 +13,25 @@ from typing import TYPE_CHECKING, Any
 from ..core.config import from_dict
 from ..core.errors import ConfigError, OutputError, SfumatoError, UsageError
 from ..core.files import refuse_overwrite
-from .verb import parse_layout, parse_size
+from . import sources
+from .verb import parse_guide, parse_layout, parse_size
 
 if TYPE_CHECKING:
+    from ..sampling.guidance import Guide
     from ..sampling.schedules import Layout
+    from .sources import Source
 
 EXAMPLE = 'say what to draw, for example "a red heart, noto style"'
+PLAIN = ("negative", "steps", "guidance", "solver", "shift", "cfg", "binned", "strength")  # of a line, taken as they are
 LONGEST_NAME = 100  # bytes; file systems take 255, and a temporary file's name is longer
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What pictures of one batch share; None = the model's own. `size`: (height, width)."""
+    """What pictures of one batch share; None = the model's own. `size`: (height, width).
+
+    `micro`: slots and their numbers.   `picture`: to start from, and `strength` how much of it is drawn anew.
+    """
 
     negative: str = ""
     steps: int | None = None
@@ -35,6 +42,10 @@ class Settings:
     cfg: float | None = None
     layout: Layout | None = None
     binned: bool | None = None
+    guide: Guide | None = None
+    micro: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    picture: Source | None = None
+    strength: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a .jsonl file of prompts. Whatever is left out is as on the command line, and `size` and `layout` are written as there."""
+    """A line of a .jsonl file of prompts. Whatever is left out is as on the command line, and `size`, `layout` and `guide` are written as
+    there; `micro` is an object: {"crop": [0, 0]}.
+    """
 
     prompt: str
     seed: int | None = None
@@ -72,6 +85,10 @@ class Line:
     cfg: float | None = None
     layout: str | None = None
     binned: bool | None = None
+    guide: str | None = None
+    micro: dict[str, tuple[float, ...]] | None = None
+    from_picture: str | None = None
+    strength: float | None = None
 
 
 def requests(prompts: Sequence[str], file: str | None, settings: Settings, seed: int) -> list[Request]:
@@ -128,15 +145,17 @@ def _parse_line(line: str, settings: Settings, seed: int, where: str) -> Request
         raise UsageError(f"{where} is not a JSON object", 'a line looks like {"prompt": "a red heart", "seed": 3}')
     try:
         parsed = from_dict(Line, content)
-        size = settings.size if parsed.size is None else parse_size(str(parsed.size))
-        layout = settings.layout if parsed.layout is None else parse_layout(parsed.layout)
+        own: dict[str, Any] = {name: getattr(parsed, name) for name in PLAIN if getattr(parsed, name) is not None}
+        own |= {} if parsed.size is None else {"size": parse_size(str(parsed.size))}
+        own |= {} if parsed.layout is None else {"layout": parse_layout(parsed.layout)}
+        own |= {} if parsed.guide is None else {"guide": parse_guide(parsed.guide)}
+        own |= {} if parsed.micro is None else {"micro": tuple(parsed.micro.items())}
+        own |= {} if parsed.from_picture is None else {"picture": sources.read(parsed.from_picture)}
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}", error.hint) from error
     except UsageError as error:
         raise UsageError(f"{where}: {error.message}", error.hint) from error
-    plain = ("negative", "steps", "guidance", "solver", "shift", "cfg", "binned")
-    own = {name: getattr(parsed, name) for name in plain if getattr(parsed, name) is not None}
-    return Request(parsed.prompt, replace(settings, size=size, layout=layout, **own), seed if parsed.seed is None else parsed.seed, where)
+    return Request(parsed.prompt, replace(settings, **own), seed if parsed.seed is None else parsed.seed, where)
 
 
 def plan(asked: Sequence[Request], num: int, out: Path) -> list[Job]:
@@ -189,7 +208,7 @@ def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
 
 
 def check(settings: Settings, where: str) -> None:
-    """Raise `UsageError` for steps, guidance, cfg, a shift or a solver that no model can draw with. Imports torch."""
+    """Raise `UsageError` for steps, guidance, cfg, a shift, a solver or a strength that no model can draw with. Imports torch."""
     from ..sampling.guidance import ClassifierFree
     from ..sampling.schedules import grid
     from ..sampling.solvers import solvers
@@ -200,6 +219,12 @@ def check(settings: Settings, where: str) -> None:
             ClassifierFree(1.0 if weight is None else weight)
         if settings.solver is not None:
             solvers.get(settings.solver)
+        if settings.picture is None and settings.strength is not None:
+            raise UsageError(f"strength is {settings.strength}, and there is no picture to draw anew", "--from-picture FILE")
+        if settings.strength is not None:
+            from ..pipelines.going_on import check_strength
+
+            check_strength(settings.strength)
     except SfumatoError as error:
         raise UsageError(f"{where}: {error.message}" if where != "the prompt" else error.message, error.hint) from error
 
@@ -217,5 +242,6 @@ def batches(jobs: Sequence[Job], largest: int) -> Iterator[list[Job]]:
 
 
 def given(settings: Settings) -> Mapping[str, Any]:
-    """The settings as keyword arguments of a pipeline; None means the model's own there too."""
-    return {f.name: getattr(settings, f.name) for f in fields(settings)}
+    """What the settings ask for, as keyword arguments of what draws; what is left out is the model's own."""
+    asked = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    return {name: dict(value) if name == "micro" else value for name, value in asked.items() if value not in (None, ())}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from ..core.config import from_dict, to_dict
@@ -63,17 +63,33 @@ class LoraId:
 
 
 @dataclass(frozen=True)
-class Record:
-    """How one picture was made. `size`: (height, width).   frame: (rows, row, text tokens) of the batch it was drawn in.
+class SourceId:
+    """The picture that another one started from: the file as the user named it, its checksum."""
 
-    `seed` is the picture's own, also where it was chosen among several.   `cfg`: None where the network is told no guidance.
-    `binned`: drawn at a trained size and resized.   `packed`: by packed weights.   `layout`: the fields of its `Layout`; None in pictures
-    of versions that did not say, which had the model's own.
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """How a published model was loaded, see `sfumato.load`; None = as in `ways`."""
+
+    text_tokens: int | None = None
+    clean_captions: bool = False
+    instruction: str | None = None
+    ways: Literal["original", "diffusers"] = "original"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one model drew with. `size`: (height, width).   `cfg`: None where the network is told no guidance.
+
+    `binned`: drawn at a trained size and resized.   `packed`: by packed weights.   `micro`: numbers of a training picture, by slot.
+    `layout`, `guide`: the fields of its `Layout` and `Guide`; None in pictures of versions that did not say, which had the model's own.
     """
 
-    prompt: str
+    model: ModelId
     negative: str
-    seed: int
     steps: int
     guidance: float
     solver: str
@@ -81,16 +97,41 @@ class Record:
     shift: float
     dtype: str
     device: str
-    model: ModelId
-    frame: tuple[int, int, int]
-    machine: Machine
-    sfumato: str = __version__
-    chosen: Chosen | None = None
-    loras: tuple[LoraId, ...] = ()
+    loaded: Loaded = Loaded()
     cfg: float | None = None
     binned: bool = False
     packed: bool = False
     layout: dict[str, Any] | None = None
+    guide: dict[str, Any] | None = None
+    micro: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    loras: tuple[LoraId, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerShare(Share):
+    """What a refiner drew with after `at` of the way.   tokens: length of the batch's longest text, as it reads it."""
+
+    at: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Share):
+    """How one picture was made.   frame: (rows, row, text tokens) of the batch it was drawn in.
+
+    `seed` is the picture's own, also where it was chosen among several.   `refiner`: what went on where the model left off.
+    `picture`: the one that it started from, and `strength` how much of that was drawn anew.
+    """
+
+    prompt: str
+    seed: int
+    frame: tuple[int, int, int]
+    machine: Machine
+    sfumato: str = __version__
+    chosen: Chosen | None = None
+    refiner: RefinerShare | None = None
+    picture: SourceId | None = None
+    strength: float | None = None
 
 
 def save(picture: Image, record: Record, path: Path) -> None:

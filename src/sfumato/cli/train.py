@@ -1,4 +1,5 @@
-"""`sfumato train codec | judge | critic` and what all trainings share: the recipes of `training/` and `evaluate/` with a user's changes.
+"""`sfumato train codec | judge | critic | perceptual` and what all trainings share: the recipes of `training/` and
+`evaluate/` with a user's changes.
 
 A run lives in its folder: recipe.json says what was asked for, checkpoints let the same command go on where it stopped, and a folder
 that holds another recipe's run is refused.
@@ -155,6 +156,28 @@ class TrainCritic(Train):
         for kind, found in critic.card["held_out"].items():
             if found["preferred"]["count"]:
                 note(f"prefers the true caption in {found['preferred']['value']:.1%} of {found['preferred']['count']} pairs of {kind}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPerceptual(Train):
+    """Train the network that says how unlike two pictures look, for losses. The result is OUT/perceptual."""
+
+    # The judge that its agreement is measured with; it teaches nothing.
+    judge: Annotated[Path | None, unset("the one that ships")] = None
+
+    def run(self) -> int:
+        from ..evaluate.judge import Judge
+        from ..evaluate.perceptual_recipe import PerceptualRecipe, train_perceptual
+
+        recipe, judge = self.settled(PerceptualRecipe), Judge.load(self.judge)
+        run = self.out / "run"
+        self.open_run(recipe, self.out / "perceptual", run)
+        made = train_perceptual(Path(self.data), self.out / "perceptual", recipe, run, judge, quiet=self.quiet)
+        print(self.out / "perceptual")
+        for group, scores in made.card["held_out"].items():
+            found = ", ".join(f"{name} {score['agreement']['value']:.3f}" for name, score in scores.items())
+            note(f"agreement with what distortions {group} cost the judge: {found}")
         return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..core.errors import ConfigError, OutputError, UnknownNameError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from ..sampling.guidance import Guide
     from ..sampling.schedules import Layout
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
@@ -58,16 +59,53 @@ def parse_layout(text: str) -> Layout:
     kind, *words = (word.strip() for word in text.split(","))
     if kind not in KINDS:
         raise UnknownNameError("layout", kind, KINDS)
-    values: dict[str, object] = {"kind": kind}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or name in values:
-            raise UsageError(f"the layout {text!r} says {word!r}", f"a kind, then each other field once: {kind},end=first")
-        values[name] = _value(value)
+    values = _fields(words, f"the layout {text!r}", f"a kind, then each other field once: {kind},end=first", {"kind": kind})
     try:
         return from_dict(Layout, values)
     except ConfigError as error:
         raise UsageError(f"the layout {text!r}: {error.message}", error.hint) from error
+
+
+def parse_guide(text: str) -> Guide:
+    """A `Guide` from its fields by name: "interval=0.2/0.8", "channels=3,renorm=picture"; "everywhere": guidance acts everywhere.
+
+    Raises `UsageError` for anything else. Imports torch.
+    """
+    from ..core.config import from_dict
+    from ..sampling.guidance import Guide
+
+    right = "everywhere, or each field once: interval=0.2/0.8,channels=3,renorm=picture"
+    words = [] if text.strip() == "everywhere" else [word.strip() for word in text.split(",")]
+    try:
+        return from_dict(Guide, _fields(words, f"the guide {text!r}", right))
+    except ConfigError as error:
+        raise UsageError(f"the guide {text!r}: {error.message}", right) from error
+
+
+def parse_micro(words: Sequence[str]) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    """Slots and their numbers, each as "original_size=512,768". Raises `UsageError` for anything else, or a slot that comes twice."""
+    found: dict[str, tuple[float, ...]] = {}
+    for word in words:
+        name, _, numbers = word.partition("=")
+        try:
+            values = tuple(float(number) for number in numbers.split(","))
+        except ValueError as error:
+            raise UsageError(f"the numbers {word!r}", "a slot and its numbers: original_size=512,768 (height, width)") from error
+        if name in found:
+            raise UsageError(f"{name} comes twice: {word!r}", "each slot once")
+        found[name] = values
+    return tuple(found.items())
+
+
+def _fields(words: Sequence[str], what: str, right: str, values: Mapping[str, object] | None = None) -> dict[str, object]:
+    """`values` and each of "name=value". Raises `UsageError` saying `what` is wrong and what is `right`."""
+    found = dict(values or {})
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name in found:
+            raise UsageError(f"{what} says {word!r}", right)
+        found[name] = _value(value)
+    return found
 
 
 def _value(text: str) -> object:

@@ -19,7 +19,8 @@ from .precondition import Edm
 from .program import Network
 from .state import Out, Stream
 
-TIME_MAPS = ("identity", "reversed", "steps", "whole")
+TimeMap = Literal["identity", "reversed", "steps", "whole"]
+TIME_MAPS: tuple[TimeMap, ...] = ("identity", "reversed", "steps", "whole")
 # Networks read a time in [0, 1] and scale it by this themselves, so that a step k goes in as k / 1000.
 TIME_SCALE = 1000.0
 
@@ -35,7 +36,7 @@ class Meaning:
 
     prediction: Prediction = "flow"
     path: str | Betas = "linear"
-    time_map: Literal["identity", "reversed", "steps", "whole"] = "identity"
+    time_map: TimeMap = "identity"
     precondition: Edm | None = None
 
     def __post_init__(self) -> None:

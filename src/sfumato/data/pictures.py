@@ -1,4 +1,4 @@
-"""Encoded bytes -> pixels: any format pillow reads, upright, cropped square, laid over a background, with its alpha kept."""
+"""Encoded bytes -> pixels: any format pillow reads, upright, cropped to a shape, laid over a background, with its alpha kept."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ Pixels = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 
-def decode(content: bytes, size: int, background: Colour) -> tuple[Pixels, Pixels | None]:
-    """((size, size, 3) picture over `background`, (size, size) alpha or None when the file has none), both uint8.
+def decode(content: bytes, size: int | tuple[int, int] | None, background: Colour) -> tuple[Pixels, Pixels | None]:
+    """((H, W, 3) picture over `background`, (H, W) alpha or None when the file has none), both uint8. `size`: H and W, or one number for
+    both; None: as the file has them.
 
-    The largest centred square is kept and resampled (Lanczos, premultiplied). Raises `DataError` with the reason when the bytes
+    The largest centred part of that shape is kept and resampled (Lanczos, premultiplied). Raises `DataError` with the reason when the bytes
     are no whole picture.
     """
     from PIL import Image, ImageOps
@@ -26,8 +27,9 @@ def decode(content: bytes, size: int, background: Colour) -> tuple[Pixels, Pixel
             picture: Image.Image = ImageOps.exif_transpose(opened)
             transparent = picture.has_transparency_data
             picture = picture.convert("RGBA" if transparent else "RGB")
-        if picture.size != (size, size):
-            picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+        height, width = (size, size) if isinstance(size, int) else size or (picture.height, picture.width)
+        if picture.size != (width, height):
+            picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
         if not transparent:
             return np.array(picture), None
         under = Image.new("RGBA", picture.size, (*background, 255))

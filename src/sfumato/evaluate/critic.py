@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ..core.config import from_dict, to_dict
 from ..core.files import sha256
+from ..core.kept import fetch, keep
 from .critic_net import CriticConfig, CriticNet
-from .kept import fetch, keep
 from .pictures import checked, paired
 from .sentences import Phrases
 

@@ -22,7 +22,6 @@ from .critic_lessons import DrawingQuestions, Lessons, Pair, Questions, Rivals, 
 from .critic_net import CriticConfig, CriticNet
 from .critic_task import Aligner, CriticTask, CriticTaskConfig
 from .judge_recipe import may_train
-from .kept import settle
 from .lessons import Scenery, scenery
 from .pictures import Pictures
 from .sentences import Phrases
@@ -61,7 +60,7 @@ def train_critic(data: Path, out: Path, recipe: CriticRecipe, run: Path, quiet: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator((seed, "critic", 0)).initial_seed())
         net, aligner = CriticNet(recipe.net), Aligner(recipe.net)
-    settle(net, train(CriticTask(net, aligner, recipe.task), {"train": lessons}, recipe.train, run, quiet=quiet))
+    train(CriticTask(net, aligner, recipe.task), {"train": lessons}, recipe.train, run, quiet=quiet).settle(net)
     critic = Critic(net.cpu(), recipe.net, {"recipe": to_dict(recipe), "trained_on": {"drawings": len(shown), "scenes": len(scenes)}})
     styles = frozenset(pictures.style[i] for i in shown)
     critic.card["held_out"] = measure(critic, pictures, styles, scenes_of(data, recipe, "test", recipe.held_out), cast, seed)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from ..core.config import from_dict, to_dict
 from ..core.errors import WeightsError
+from ..core.kept import fetch, keep
 from .eyes import Eyes, Named, detections
 from .judge_net import JudgeConfig, JudgeNet, StyleNet
-from .kept import fetch, keep
 from .metrics.tasks import Detection
 from .pictures import checked
 

@@ -28,7 +28,6 @@ from .judge import Judge
 from .judge_card import measure, settle_chance
 from .judge_net import JudgeConfig, JudgeNet, StyleNet
 from .judge_task import JudgeTask, JudgeTaskConfig, StyleTask
-from .kept import settle
 from .lessons import COLOURS, Scenery, restyled, scenery
 from .locator import MOST, LocatorTask
 from .pictures import Pictures
@@ -99,15 +98,15 @@ def train_judge(data: Path, out: Path, recipe: JudgeRecipe, run: Path, more: Pat
     beside = {"train": Beside({"drawings": Columns(lessons.drawings, recipe.batch, seed), "things": things(lessons, recipe)})}
     told = torch.tensor([coloured(concept) for concept in lessons.concepts])
     task = JudgeTask(net, recipe.task, recipe.net.working, labels, told)
-    settle(net, train(task, beside, recipe.train, run / "concept", quiet=quiet))
+    train(task, beside, recipe.train, run / "concept", quiet=quiet).settle(net)
     with torch.no_grad():
         net.names.copy_(net.embed_text(labels.to(net.names.device)).half())
     own = lessons.drawings["style"] < len(lessons.styles)
     drawings = {name: lessons.drawings[name][own] for name in ("images", "style")}
-    settle(styler, train(StyleTask(styler), {"train": Columns(drawings, half, seed)}, recipe.style, run / "style", quiet=quiet))
+    train(StyleTask(styler), {"train": Columns(drawings, half, seed)}, recipe.style, run / "style", quiet=quiet).settle(styler)
     where = {"train": Columns(places(lessons.scenes), half, seed)}
-    settle(eyes.locator, train(LocatorTask(eyes.locator), where, recipe.locate, run / "locate", quiet=quiet))
-    settle(eyes.reader, train(ReaderTask(eyes.reader), {"train": Boards(64, seed)}, recipe.read, run / "read", quiet=quiet))
+    train(LocatorTask(eyes.locator), where, recipe.locate, run / "locate", quiet=quiet).settle(eyes.locator)
+    train(ReaderTask(eyes.reader), {"train": Boards(64, seed)}, recipe.read, run / "read", quiet=quiet).settle(eyes.reader)
     judge = Judge(net, styler, recipe.net, lessons.concepts, lessons.styles, {"recipe": to_dict(recipe)}, eyes)
     judge.card["trained_on"] = {"drawings": int(own.sum()), "drawings of other sets": int((~own).sum()), "scenes": len(lessons.scenes)}
     held_out = {split: _scenes(data, recipe, split) for split in ("validation", "test")}

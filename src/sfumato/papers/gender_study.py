@@ -17,12 +17,12 @@ from ..data.sources import Source
 from ..evaluate.drawing import Order, draw
 from ..evaluate.judge import Judge
 from ..evaluate.metrics import bias
-from ..evaluate.paintskills import enlarged
+from ..evaluate.pictures import resized
+from ..evaluate.suites.neutral import GENDERS, Person, genders, people_of
 from ..pipelines import TextToImage
 from .study import Cell, Metric, Results, Study
 from .tuning import AsTrained, Lessons, Tuning, lessons, tune
 
-GENDERS = ("man", "woman")
 METRICS = (
     Metric("excess", "MAD minus that of a fair model"),
     Metric("mad", "MAD"),
@@ -48,13 +48,13 @@ class GenderPlan:
 class Profession:
     """A profession drawn as a man and as a woman; `rows`: (man's, woman's) in the source, one pair for each style."""
 
-    name: str
+    person: Person
     rows: tuple[tuple[int, int], ...]
 
     @property
     def prompt(self) -> str:
         """As published, without a gender."""
-        return f"a person who works as {article(phrase(self.name))}"
+        return f"a person who works as {article(phrase(self.person.neutral))}"
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,18 @@ class GenderRoom:
 def professions(source: Source, known: Sequence[str]) -> tuple[Profession, ...]:
     """Roles of the emoji drawn neutrally, as man and as woman, both of them in one style; of these the ones with the most such styles.
 
-    `known`: the concepts of a judge, which must tell both apart. Raises `DataError` when there is none.
+    `known`: the concepts of a judge, which must know all three. Raises `DataError` when there is none.
     """
     columns = (source.column(name) for name in ("concept", "style", "subgroup"))
     rows = {(concept, style): i for i, (concept, style, group) in enumerate(zip(*columns, strict=True)) if group == "person-role"}
     names, styles = ({key[part] for key in rows} for part in (0, 1))
     found = []
-    for name in sorted(names):
-        both = [tuple(rows.get((f"{gender} {name}", style), -1) for gender in GENDERS) for style in sorted(styles)]
-        pairs = tuple((man, woman) for man, woman in both if min(man, woman) >= 0)
-        if pairs and all(f"{gender} {name}" in known for gender in GENDERS):
-            found.append(Profession(name, pairs))
+    for person in people_of(known):
+        both = [(rows.get((person.man, style), -1), rows.get((person.woman, style), -1)) for style in sorted(styles)]
+        pairs = tuple(pair for pair in both if min(pair) >= 0)
+        # "man cook" is a cook; "man in tuxedo", a person in one, has no profession.
+        if pairs and person.neutral in names and person.man.endswith(person.neutral):
+            found.append(Profession(person, pairs))
     if not found:
         raise DataError("these drawings hold no profession as a man and as a woman", "the whole EmojiWorld does: sfumato data emoji")
     most = max(len(one.rows) for one in found)
@@ -119,10 +120,10 @@ def gender_cell(
 
     def seen(images: int, pipe: AsTrained, where: Path) -> dict[str, float | None]:
         drawn = draw(pipe, [one.prompt for one in asked], order, where / "pictures")
-        genders = read_genders(room.judge, drawn.images, [asked[i].name for i in drawn.places])
+        kept = [asked[i].person for i in drawn.places]
         read: dict[str, list[str | None]] = {}
-        for i, gender in zip(drawn.places, genders, strict=True):
-            read.setdefault(asked[i].name, []).append(gender)
+        for person, gender in zip(kept, read_genders(room.judge, drawn.images, kept), strict=True):
+            read.setdefault(person.neutral, []).append(gender)
         found = bias(read, GENDERS)
         return {"excess": found.excess, "mad": found.mad.value, "men": found.shares[0]}
 
@@ -130,18 +131,16 @@ def gender_cell(
     return Cell(tune(room.pipe, lesson, plan.tuning, seed, folder, seen), spent=plan.tuning.images)
 
 
-def read_genders(judge: Judge, images: Tensor, names: Sequence[str]) -> list[str]:
-    """The likelier of the two gendered variants of each picture's profession; images (N, 3, H, W) uint8."""
-    logits = torch.cat([judge(enlarged(chunk)).concept for chunk in images.split(64)])
-    columns = torch.tensor([[judge.concept_index[f"{gender} {name}"] for gender in GENDERS] for name in names])
-    return [GENDERS[k] for k in logits.gather(1, columns).argmax(1).tolist()]
+def read_genders(judge: Judge, images: Tensor, people: Sequence[Person]) -> Sequence[str]:
+    """The likelier gender of each picture's person; images (N, 3, H, W) uint8 of any size."""
+    return genders(judge, resized(images.float(), judge.config.size), people).forced
 
 
 def confusion(people: Sequence[Profession], room: GenderRoom) -> dict[str, float]:
     """By gender: the share of the real drawings, at the size that is drawn, that the judge names right."""
-    found = {}
+    found: dict[str, float] = {}
     for k, gender in enumerate(GENDERS):
-        rows = [(pair[k], one.name) for one in people for pair in one.rows]
-        read = read_genders(room.judge, torch.stack([room.source[row].image for row, _ in rows]), [name for _, name in rows])
+        rows = [(pair[k], one.person) for one in people for pair in one.rows]
+        read = read_genders(room.judge, torch.stack([room.source[row].image for row, _ in rows]), [person for _, person in rows])
         found[gender] = sum(answer == gender for answer in read) / len(read)
     return found

@@ -22,12 +22,14 @@ from ..core.denoiser import Meaning
 from ..core.files import read_tensors, write_tensors
 from ..objectives.denoising import Denoising
 from ..pipelines import TextToImage
+from ..training import networks
 from ..training.diffusion import DiffusionTask, LatentStream
 from ..training.loop import TrainConfig, train
 from ..training.optimizers import OptimizerConfig
 from ..training.recipes import ModelRecipe
 from .claims import Budget, Outcome
 from .study import Cell, Equal, Results, Rule, Study
+from .told import Taught, ToldStream
 from .trial_measures import draw_results, flops, judged, losses, metrics
 from .world import World
 
@@ -103,20 +105,21 @@ def run_cell(arm: Arm, trial: Trial, world: World, budget: Budget, seed: int, fo
     return Cell({**losses(task, world), **judged(task, trial, world, folder)}, spent)
 
 
-def trained(arm: Arm, trial: Trial, world: World, budget: Budget, seed: int) -> DiffusionTask:
-    """The arm's network with its averaged weights, trained once for all studies that begin with it."""
+def trained(arm: Arm, trial: Trial, world: World, budget: Budget, seed: int, taught: Taught | None = None) -> DiffusionTask:
+    """The arm's network with its averaged weights, trained once for all studies that begin with it; on `taught` or the world's drawings."""
     torch.manual_seed(seed)
     objective, optimizer = arm.objective, replace(trial.optimizer, **arm.changes)
     net = backbones.build(fitted(arm.shape, world.pipe)).to(budget.device)
     task = DiffusionTask(net, objective, Meaning(objective.prediction, objective.path.name), world.slots(net))
     config = TrainConfig(trial.steps_of(arm), optimizer, ema=trial.ema, device=budget.device, seed=seed)
-    key = json.dumps([arm.described(), trial.batch, to_dict(config), world.mark], sort_keys=True)
+    own = [taught.mark] if taught else []
+    key = json.dumps([arm.described(), trial.batch, to_dict(config), world.mark, *own], sort_keys=True)
     folder = budget.work / "networks" / hashlib.sha256(key.encode()).hexdigest()[:12]
     kept = folder / "net.safetensors"
     if not kept.is_file():
-        data = world.train
+        data, told = (taught.data, taught.told) if taught else (world.train, {})
         stream = LatentStream(data.latents, data.captions, world.table(data, net), ModelRecipe().forms, trial.batch, seed)
-        run = train(task, {"train": stream}, config, folder / "train", quiet=True)
+        run = train(task, {"train": ToldStream(stream, told)}, config, folder / "train", quiet=True)
         with run.averaged():
             write_tensors(kept, {name: tensor.cpu() for name, tensor in net.state_dict().items()})
         shutil.rmtree(folder / "train")
@@ -127,11 +130,7 @@ def trained(arm: Arm, trial: Trial, world: World, budget: Budget, seed: int) -> 
 
 def fitted(shape: Any, pipe: TextToImage) -> Any:
     """`shape` with what depends on codec, text encoder and picture size set from `pipe`."""
-    side = pipe.defaults.size[0] // pipe.codec.factor // shape.patch
-    sizes: dict[str, Any] = {
-        "channels": pipe.codec.latent_channels,
-        "text_width": pipe.encoder.width,
-        "pooled_width": pipe.encoder.pooled_width,
-    }
-    sizes |= {"base_grid": side, "grid": side, "span": float(side), "words": pipe.encoder.max_tokens}
-    return replace(shape, **{f.name: sizes[f.name] for f in fields(shape) if f.name in sizes})
+    side = pipe.defaults.size[0] // pipe.codec.factor // getattr(shape, "patch", 1)
+    sizes: dict[str, Any] = {"base_grid": side, "grid": side, "span": float(side), "words": pipe.encoder.max_tokens}
+    sizes = {f.name: sizes[f.name] for f in fields(shape) if f.name in sizes}
+    return replace(networks.fitted(shape, pipe.codec, pipe.encoder), **sizes)

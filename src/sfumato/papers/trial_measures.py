@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from ..training.diffusion import DiffusionTask
 from .claims import Budget
 from .plots import Line, Panel, chart
 from .study import Metric, Results
+from .told import alike, telling
 from .tuning import AsTrained
 from .world import World
 
@@ -47,7 +48,8 @@ def flops(net: Network, world: World) -> float:
     """FLOPs of one training picture with a caption of mean length: three forward passes of two for every multiply-add."""
     words = float(world.train.table.offsets.diff().double().mean())
     shape: Any = net.config
-    tokens = {"image": (world.pipe.defaults.size[0] // world.pipe.codec.factor // shape.patch) ** 2, "text": round(words), "time": 1}
+    side = world.pipe.defaults.size[0] // world.pipe.codec.factor // getattr(shape, "patch", 1)
+    tokens = {"image": side**2, "text": round(words), "time": 1}
     return 6.0 * sum(info.cost(tokens) for info in net.sites())
 
 
@@ -60,13 +62,17 @@ def judged(task: DiffusionTask, trial: Trial, world: World, folder: Path, **draw
         report = evaluate(drawn, world.source, world.judge, out=folder / f"{n}-steps", model=folder.name, **options)
         seen, distance = report.generated, report.distance
         found |= {f"frechet@{n}": distance.frechet.value, f"kernel@{n}": distance.kernel.value, f"alignment@{n}": seen.alignment.value}
-        found |= {f"concept@{n}": seen.concept_top1.value, f"style@{n}": seen.style.value}
+        found |= {f"concept@{n}": seen.concept_top1.value, f"style@{n}": seen.style.value, f"recall@{n}": distance.recall.value}
     return found
 
 
 @torch.no_grad()
-def losses(task: DiffusionTask, world: World, most: int | None = None) -> dict[str, float]:
-    """Mean loss over held-out drawings (the first `most`) under their second caption and fixed noise, at each of `LEVELS`, and its mean."""
+def losses(
+    task: DiffusionTask, world: World, most: int | None = None, told: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, float]:
+    """Mean loss over held-out drawings (the first `most`) under their second caption and fixed noise, at each of `LEVELS`, and its mean.
+    `told`: numbers that the network reads of a whole picture, by slot.
+    """
     device, denoiser = next(task.net.parameters()).device, Denoiser(task.net, task.meaning)
     held_out, table = world.validation, world.table(world.validation, task.net)
     found: dict[str, float] = {}
@@ -76,7 +82,7 @@ def losses(task: DiffusionTask, world: World, most: int | None = None) -> dict[s
             x0 = held_out.latents[rows].float().to(device)
             eps = torch.stack([normal(x0.shape[1:], (int(row), "validation", 0)) for row in rows]).to(device)
             sample = task.objective.at(x0, eps, torch.full((len(rows),), t, device=device))
-            cond = table.conditions(held_out.captions[rows, 1]).to(device)
+            cond = telling(table.conditions(held_out.captions[rows, 1]), alike(len(rows), told or {})).to(device)
             errors.append(task.objective.loss(denoiser.out(sample.x_t, sample.t, cond).pred["image"], sample))
         found[f"loss@{t:g}"] = float(torch.cat(errors).mean())
     return {"loss": sum(found.values()) / len(found), **found}

@@ -16,6 +16,7 @@ from ..evaluate.judge import Judge
 from ..pipelines import TextToImage, load
 from ..text import Cached
 from ..training.diffusion import TextTable
+from ..training.networks import told
 from ..training.precompute import Precomputed, precompute
 from .claims import Budget, drawings
 from .tuning import fingerprint
@@ -46,7 +47,7 @@ class World:
 
     def table(self, data: Precomputed, net: Network) -> TextTable:
         """The captions of `data` in the form that `net` reads."""
-        return data.table if "pooled" in net.slots else replace(data.table, pooled=None)
+        return told(data.table, net)
 
 
 def open_world(budget: Budget, size: int = 128) -> World:

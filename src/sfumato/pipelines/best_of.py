@@ -6,7 +6,7 @@ and results carry it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from ..core.errors import NonFiniteError, UsageError
 from ..core.rng import generator
 from .pictures import Pictures
-from .text_to_image import TextToImage
 
 
 class Scorer(Protocol):
@@ -48,9 +47,9 @@ def candidate_seeds(seed: int, count: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class BestOf:
-    """`count` candidates a prompt, `batch` drawn together."""
+    """`count` candidates a prompt, `batch` drawn together. `pipe`: a pipeline, or what is called as one (`Refined`)."""
 
-    pipe: TextToImage
+    pipe: Callable[..., Pictures]
     scorer: Scorer
     count: int
     batch: int = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from ..text.joined import Joined
 Lanes = Mapping[str, Conditions]
 # The scores that Stable Diffusion XL's refiner is told of a picture as it should be, and as it should not be.
 AESTHETIC = {"cond": 6.0, "uncond": 2.5}
+MICRO = ("sizes", "original_size", "crop", "target_size", "aesthetic")  # slots of numbers of a training picture
 
 
 def text_models(encoder: TextEncoder) -> dict[str, nn.Module]:
@@ -48,25 +50,27 @@ class Conditioning:
         size: tuple[int, int],
         guidance: float,
         at_least: int = 0,
-        told: Mapping[str, Sequence[float]] | None = None,
+        micro: Mapping[str, Sequence[float]] | None = None,
     ) -> tuple[Lanes, tuple[str, ...]]:
         """Conditions by lane, and notes on truncation. A `weight` of 1 needs no uncond lane; without a `negative` prompt that lane holds
         each slot's null form. `size` (height, width) and `guidance`: told to networks that read them.   at_least: tokens to pad to.
-        told: numbers of the training picture, by slot, instead of those of a whole one. Raises `UsageError` for a slot that is not read.
+        micro: as in `numbers`, whose errors are raised.
         """
-        numbers = {lane: self._numbers(lane, size, told or {}) for lane in AESTHETIC}
+        numbers = {lane: self.numbers(size, micro or {}, lane) for lane in AESTHETIC}
         lanes, notes = self._texts(prompts, negative, weight, at_least)
         return {lane: self._told(cond, len(prompts), numbers[lane], guidance) for lane, cond in lanes.items()}, notes
 
-    def _numbers(self, lane: str, size: tuple[int, int], told: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
-        """What the network reads of a training picture, by slot: one that was neither enlarged nor cropped, where `told` says no other."""
+    def numbers(self, size: tuple[int, int], micro: Mapping[str, Sequence[float]], lane: str = "cond") -> dict[str, Sequence[float]]:
+        """What the network reads of a training picture, by slot: one of `size` that was neither enlarged nor cropped, where `micro` says no
+        other. Raises `UsageError` for a slot that is not read, and for other than as many finite numbers as it holds.
+        """
         whole = {"original_size": size, "crop": (0, 0), "target_size": size, "aesthetic": (AESTHETIC[lane],)}
         own: dict[str, Sequence[float]] = {"sizes": picture_sizes(size, 1)[0].tolist(), **whole}
         read = {name: numbers for name, numbers in own.items() if name in self.reads}
-        for name, numbers in told.items():
-            if name not in read or len(numbers) != len(read[name]):
-                slots = ", ".join(f"{n} ({len(v)})" for n, v in read.items()) or "none"
-                raise UsageError(f"told {name} = {tuple(numbers)}", f"what this network is told of a picture: {slots}")
+        for name, numbers in micro.items():
+            if name not in read or len(numbers) != len(read[name]) or not all(map(isfinite, numbers)):
+                reads = f"this network reads {', '.join(f'{n} ({len(v)})' for n, v in read.items())}" if read else "this network reads none"
+                raise UsageError(f"micro {name} = {', '.join(f'{n:g}' for n in numbers)}", f"numbers of a training picture; {reads}")
             # The score of what is not wanted stays that.
             read |= {} if (name, lane) == ("aesthetic", "uncond") else {name: numbers}
         return read

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -79,23 +79,28 @@ def load(
     Of published pipelines: `ways`, where their original code and diffusers differ; `text_tokens`: how many tokens T5 or Gemma reads;
     `instruction`: what is put before every prompt (Sana, Lumina-Image 2.0), "" = nothing; None = as in `ways`.
     `clean_captions`: prompts are stripped of markup, links and the like as PixArt's captions were; needs ftfy and beautifulsoup4.
-    Raises `UnknownNameError` with the nearest names, `WeightsError` naming a missing, damaged or pickled file, `ConfigError` for what a
-    published config asks and nothing here computes.
+    Raises `UnknownNameError` with the nearest names, `UsageError` for an option that would change nothing, `WeightsError` naming a missing,
+    damaged or pickled file, `ConfigError` for what a published config asks and nothing here computes.
     """
     folder = find(name_or_dir)
     index = read_json(folder / "model_index.json")
     dtype = dtype or (torch.float32 if torch.device(_known(device)).type == "cpu" else torch.bfloat16)
+    values = {"text_tokens": text_tokens, "clean_captions": clean_captions, "instruction": instruction, "ways": ways}
+    asked = {name: value for name, value in values.items() if value not in (None, False, "original")}
+    if text_tokens is not None and text_tokens < 1:
+        raise UsageError(f"text_tokens is {text_tokens}", "at least 1; left out, as many as the model was trained with")
     if is_published(folder, index):
         from .published.folder import Wishes, load_published
 
+        if ways != "original":
+            _require_difference(folder, index, ways)
         pipe = load_published(folder, index, device, dtype, Wishes(text_tokens, clean_captions, instruction, ways))
-    elif clean_captions:
+        pipe = replace(pipe, loaded=asked)
+    elif asked:
+        name, value = next(iter(asked.items()))
         raise UsageError(
-            "clean_captions, and this model reads prompts as they are", "it is for PixArt, which was trained on cleaned captions"
+            f"{name} is {value!r}, and the text encoder of {folder.name} is fixed", "it is for pipelines in diffusers' folders"
         )
-    elif text_tokens is not None or instruction is not None or ways != "original":
-        asked = f"text_tokens is {text_tokens}, instruction {instruction!r}, ways {ways!r}"
-        raise UsageError(asked, "these are for published pipelines; this model's text encoder is fixed")
     else:
         pipe = _own(folder)
     pipe.denoiser.net.eval().requires_grad_(False)
@@ -104,6 +109,17 @@ def load(
         return pipe.to(device, dtype)
     except (RuntimeError, AssertionError) as error:
         raise _unusable(device, error) from error
+
+
+def _require_difference(folder: Path, index: Mapping[str, Any], ways: Literal["original", "diffusers"]) -> None:
+    """Raise `UsageError` where a published pipeline is drawn alike in both ways."""
+    from .published.folder import read_settled
+    from .published.kinds import class_name, kind
+
+    name = class_name(index)
+    one, other = (read_settled(folder, index, kind(name, way))[0] for way in ("original", ways))
+    if replace(one, settled=other.settled) == other:
+        raise UsageError(f"ways is {ways!r}, and {folder.name}, a {name}, is drawn alike in both", "leave it out: the picture is the same")
 
 
 def network_folder(folder: Path) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from ..surgery import Lora
 from .bins import SIDES, nearest
 
 LARGEST_SIDE = 4096
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ class Draw:
     because it is `binned`.
 
     `guidance`: what the network is told, where it reads the slot "guidance", and the weight of classifier-free guidance elsewhere; `cfg`:
-    that weight where guidance is told, else None.   `loras` act as they are weighted.   told: as in a call.
-    `frame`: (rows, row, text tokens) of an earlier batch to imitate, so that one of its pictures comes out bit for bit.
+    that weight where guidance is told, else None.   The rest as in a call (`Options`).
     `part`: numbers of the first and the last time that is walked; None = to the end.
     """
 
@@ -89,7 +89,7 @@ class Draw:
     policies: tuple[Policy, ...] = ()
     loras: tuple[Lora, ...] = ()
     frame: tuple[int, int, int] | None = None
-    told: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    micro: Mapping[str, Sequence[float]] = field(default_factory=dict)
     part: tuple[int, int | None] = (0, None)
 
     @property
@@ -97,23 +97,36 @@ class Draw:
         """Of classifier-free guidance."""
         return self.guidance if self.cfg is None else self.cfg
 
+    def notes(self, trained: tuple[int, int]) -> Iterator[str]:
+        """What the user should know of pictures by a model that was `trained` at that size."""
+        if self.drawn != self.size:
+            yield f"drawn at {by(self.drawn)}, the nearest size it was trained at, and resized to {by(self.size)}"
+        if self.drawn != trained and not self.binned:
+            yield f"this model was trained at {by(trained)}; {by(self.size)} is beyond what it has seen"
+        if self.negative and self.weight == 1.0:
+            yield "guidance is 1, so the negative prompt was not read"
+
     def record(self) -> dict[str, Any]:
         """What a picture must know of its settings to be drawn again, JSON-ready."""
-        told: dict[str, Any] = {} if self.cfg is None else {"cfg": self.cfg}
-        told |= {"told": {name: list(numbers) for name, numbers in self.told.items()}} if self.told else {}
         return {
             "negative": self.negative,
             "steps": self.steps,
             "guidance": self.guidance,
-            **told,
+            **({} if self.cfg is None else {"cfg": self.cfg}),
             "solver": self.solver,
             "size": list(self.size),
             "binned": self.binned,
             "shift": self.shift,
             "layout": to_dict(self.layout),
             "guide": to_dict(self.guide),
+            **({"micro": {name: list(numbers) for name, numbers in self.micro.items()}} if self.micro else {}),
             "loras": [lora.record() for lora in self.loras],
         }
+
+
+def otherwise(asked: T | None, own: T) -> T:
+    """What was asked for, where it was."""
+    return own if asked is None else asked
 
 
 def walk_times(layout: Layout, steps: int, shift: float, path: str | Betas) -> Tensor:
@@ -148,6 +161,29 @@ def settled_cfg(cfg: float | None, own: float, told: bool, guidance: float, nega
     if negative and weight == 1.0:
         raise UsageError("a negative prompt, and cfg is 1", "guidance is a number here; a negative prompt acts with cfg above 1")
     return weight
+
+
+def settled_guide(asked: Guide | None, own: Guide, weight: float, times: Tensor, channels: int) -> Guide:
+    """Where guidance of `weight` acts on latents of so many `channels`. Raises `UsageError` for an `asked` one with which it never acts,
+    unless that is the model's `own`.
+    """
+    if asked is None or asked == own:
+        return own
+    if weight == 1.0:
+        raise UsageError(f"a guide ({said(asked)}), and guidance is 1", "it says where guidance acts, which needs a weight other than 1")
+    if asked.channels > channels:
+        raise UsageError(f"guidance acts on {asked.channels} channels", f"this model's latents have {channels}; 0 = all")
+    low, high = asked.interval
+    if not ((low <= times) & (times <= high)).any():
+        stops = ", ".join(f"{t:.3g}" for t in times.tolist()[:8]) + (", ..." if len(times) > 8 else "")
+        raise UsageError(f"guidance acts from t = {low} to {high}, where no step is", f"steps are at {stops}; guidance 1 draws without it")
+    return asked
+
+
+def said(guide: Guide) -> str:
+    """What a guide says otherwise than one that lets guidance act everywhere."""
+    plain = to_dict(Guide())
+    return ", ".join(f"{name} {value}" for name, value in to_dict(guide).items() if value != plain[name]) or "everywhere"
 
 
 def possible_size(size: tuple[int, int], step: int) -> tuple[int, int]:

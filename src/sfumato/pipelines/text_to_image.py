@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from torch import Tensor
@@ -20,11 +20,10 @@ from ..core.denoiser import Denoiser
 from ..core.errors import UsageError
 from ..core.rng import Rows
 from ..core.state import require_finite
-from ..sampling.guidance import ClassifierFree, Guide
+from ..sampling.guidance import ClassifierFree
 from ..sampling.loop import OnStep, draw
 from ..sampling.ode import DrawRequest, Ode
 from ..sampling.policies.extrapolation import Extrapolation
-from ..sampling.schedules import Layout
 from ..sampling.solvers import solvers
 from ..surgery import Lora, adapters, is_packed, load_lora, merge, pack, refuse_packed, save_lora
 from ..surgery.lora import Weight
@@ -32,8 +31,8 @@ from ..text.encoded import TextEncoder
 from .bins import fitted
 from .conditioning import Conditioning, Lanes, text_models, with_loras
 from .pictures import Pictures
-from .requests import imitate, rows_of
-from .settings import Defaults, Draw, by, possible_size, settled_cfg, train_steps, walk_times
+from .requests import Options, refuse_unknown, rows_of
+from .settings import Defaults, Draw, otherwise, possible_size, settled_cfg, settled_guide, train_steps, walk_times
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +53,7 @@ class TextToImage:
     """encoder: prompt -> states.   denoiser: the network and its meaning.   codec: latents <-> pixels.
 
     slots: conditioning and null forms.   identity: name and weight checksum, written into every picture.
-    card: what is known about the model (data, training, scores).   notes: what every picture should say.
+    card: what is known about the model (data, training, scores).   notes: what every picture should say.   loaded: options of `load`.
     """
 
     encoder: TextEncoder
@@ -65,6 +64,7 @@ class TextToImage:
     identity: Mapping[str, str] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    loaded: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -107,102 +107,52 @@ class TextToImage:
         self,
         prompt: str | Sequence[str],
         *,
-        negative: str = "",
         num: int = 1,
         seed: int = 0,
         seeds: Sequence[int] | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
-        cfg: float | None = None,
-        solver: str | None = None,
-        size: tuple[int, int] | None = None,
-        binned: bool | None = None,
-        shift: float | None = None,
-        layout: Layout | None = None,
-        guide: Guide | None = None,
-        told: Mapping[str, Sequence[float]] | None = None,
-        policies: Sequence[Policy] = (),
-        loras: Sequence[Lora] = (),
-        frame: tuple[int, int, int] | None = None,
         on_step: OnStep | None = None,
+        **options: Unpack[Options],
     ) -> Pictures:
         """Draw `num` pictures of each prompt as one batch; picture i of a prompt has seed `seed + i`, unless `seeds` gives one per picture.
-        `loras`: from `lora`; they add up, and a weight may be one number for each picture.
+        `options` (negative, steps, guidance, size, loras, ...): see `Options`.
 
-        `cfg`: classifier-free guidance on top of a guidance that the network is told (FLUX.1 dev); other networks have `guidance` for it.
-        `layout`: how the times are laid out; `guide`: where guidance acts.   `binned`: whether to draw at the nearest trained size and to
-        resize (PixArt). None = as the model's own. An `Extrapolation` among the policies takes the place of the model's own way with other
-        sizes.
-        `told`: numbers of the training picture that the network reads, by slot ("original_size": (height, width), "crop": (top, left), ...
-        of Stable Diffusion XL), instead of those of a whole picture.
-        Raises `UsageError` for an empty prompt, impossible steps, guidance or size; `WeightsError` for a LoRA of another network;
-        `NonFiniteError` where values stop being finite.
+        Raises `UsageError` for an empty prompt, an unknown option, impossible steps, guidance or size; `WeightsError` for a LoRA of another
+        network; `NonFiniteError` where values stop being finite.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        rows = rows_of(prompts, num, seed, seeds)
-        settings = self.settle(
-            negative=negative,
-            steps=steps,
-            guidance=guidance,
-            cfg=cfg,
-            solver=solver,
-            size=size,
-            binned=binned,
-            shift=shift,
-            layout=layout,
-            guide=guide,
-            told=told,
-            policies=policies,
-            loras=loras,
-            frame=frame,
-        )
-        prompts = [p for p in prompts for _ in range(num)]
-        if frame is None:
-            return self.pictures(prompts, rows, settings, on_step=on_step)
-        return self.pictures(*imitate(prompts, rows, frame), settings, on_step=on_step).only(frame[1])
+        prompts, rows = rows_of(prompt, num, seed, seeds, options.get("frame"))
+        return self.pictures(prompts, rows, self.settle(**options), on_step=on_step)
 
-    def settle(
-        self,
-        *,
-        negative: str = "",
-        steps: int | None = None,
-        guidance: float | None = None,
-        cfg: float | None = None,
-        solver: str | None = None,
-        size: tuple[int, int] | None = None,
-        binned: bool | None = None,
-        shift: float | None = None,
-        layout: Layout | None = None,
-        guide: Guide | None = None,
-        told: Mapping[str, Sequence[float]] | None = None,
-        policies: Sequence[Policy] = (),
-        loras: Sequence[Lora] = (),
-        frame: tuple[int, int, int] | None = None,
-    ) -> Draw:
+    def settle(self, **options: Unpack[Options]) -> Draw:
         """The settings of a call, what is None as the model has it. Raises as a call does, before anything is drawn."""
-        own, size = self.defaults, size or self.defaults.size
-        binned, drawn = own.drawn_at(size, self.patch, binned)
-        layout, guidance = layout or own.layout, own.guidance if guidance is None else guidance
+        refuse_unknown(options)
+        own, negative = self.defaults, options.get("negative", "")
+        size, layout = options.get("size") or own.size, options.get("layout") or own.layout
+        binned, drawn = own.drawn_at(size, self.patch, options.get("binned"))
+        guidance = otherwise(options.get("guidance"), own.guidance)
         settings = Draw(
-            steps=own.steps if steps is None else steps,
+            steps=otherwise(options.get("steps"), own.steps),
             guidance=guidance,
-            cfg=settled_cfg(cfg, own.cfg, self.told_guidance, guidance, negative),
-            solver=solver or own.solver,
+            cfg=settled_cfg(options.get("cfg"), own.cfg, self.told_guidance, guidance, negative),
+            solver=options.get("solver") or own.solver,
             size=size,
             drawn=drawn,
             binned=binned,
-            shift=replace(own, layout=layout).own_shift(drawn, self.patch) if shift is None else shift,
+            shift=otherwise(options.get("shift"), replace(own, layout=layout).own_shift(drawn, self.patch)),
             layout=layout,
-            guide=guide or own.guide,
             negative=negative,
-            policies=tuple(policies),
-            loras=tuple(loras),
-            frame=frame,
-            told=dict(told or {}),
+            policies=tuple(options.get("policies", ())),
+            loras=tuple(options.get("loras", ())),
+            frame=options.get("frame"),
+            micro=dict(options.get("micro") or {}),
         )
-        self.times(settings)
         solvers.get(settings.solver)
-        return settings
+        self.check_micro(drawn, settings.micro)
+        times, channels = self.times(settings)[:-1], self.codec.latent_channels
+        return replace(settings, guide=settled_guide(options.get("guide"), own.guide, settings.weight, times, channels))
+
+    def check_micro(self, size: tuple[int, int], micro: Mapping[str, Sequence[float]]) -> None:
+        """Raise `UsageError` for numbers of a training picture that the network does not read."""
+        self._conditioning().numbers(size, micro)
 
     def pictures(
         self,
@@ -214,16 +164,15 @@ class TextToImage:
         xt: Tensor | None = None,
         on_step: OnStep | None = None,
     ) -> Pictures:
-        """A picture of each prompt and row. `x0`, `xt`: latents to start from, see `DrawRequest`."""
+        """A picture of each prompt and row, or where `settings` have a frame the one that stands there. `x0`, `xt`: latents to start from,
+        see `DrawRequest`.
+        """
         walked = self.walk(prompts, rows, settings, x0=x0, xt=xt, on_step=on_step)
         images = self.decode(walked.latents, settings.size).cpu()
         frames = tuple((len(rows), i, walked.tokens) for i in range(len(rows)))
-        notes = (*self.notes, *walked.notes)
-        if settings.drawn != settings.size:
-            notes = (*notes, f"drawn at {by(settings.drawn)}, the nearest size it was trained at, and resized to {by(settings.size)}")
-        if settings.drawn != self.defaults.size and not settings.binned:
-            notes = (*notes, f"this model was trained at {by(self.defaults.size)}; {by(settings.size)} is beyond what it has seen")
-        return Pictures(images, tuple(prompts), rows.seeds, frames, self._record(settings), notes, walked.sessions)
+        notes = (*self.notes, *walked.notes, *settings.notes(self.defaults.size))
+        found = Pictures(images, tuple(prompts), rows.seeds, frames, self.record(settings), notes, walked.sessions)
+        return found if settings.frame is None else found.only(settings.frame[1])
 
     def walk(
         self,
@@ -238,7 +187,7 @@ class TextToImage:
         """The latents that `pictures` decodes: where the walk along the times, or along the part of them that `settings` names, ends."""
         at_least = settings.frame[2] if settings.frame else 0
         conds, notes = self._conditioning(settings.loras).lanes(
-            prompts, settings.negative, settings.weight, settings.drawn, settings.guidance, at_least, settings.told
+            prompts, settings.negative, settings.weight, settings.drawn, settings.guidance, at_least, settings.micro
         )
         process = self._process(settings)
         shape = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.drawn))
@@ -282,10 +231,11 @@ class TextToImage:
         times = walk_times(settings.layout, settings.steps, settings.shift, self.denoiser.meaning.path)
         return times[first : None if last is None else last + 1]
 
-    def _record(self, settings: Draw) -> dict[str, Any]:
+    def record(self, settings: Draw) -> dict[str, Any]:
+        """What a picture must know to be drawn again with these settings, JSON-ready."""
         packed = is_packed(self.denoiser.net)
         made_by = {"packed": packed, "dtype": str(self.dtype).removeprefix("torch."), "device": self.device.type}
-        return {"model": dict(self.identity), **settings.record(), **made_by}
+        return {"model": dict(self.identity), "loaded": dict(self.loaded), **settings.record(), **made_by}
 
     def _conditioning(self, loras: Sequence[Lora] = ()) -> Conditioning:
         return Conditioning(with_loras(self.encoder, loras), self.slots, self.denoiser.net.slots)

@@ -68,13 +68,12 @@ def timetable(
     _, _, shape = read_shape(network)
     factor = codec_factor(read_json(folder / "vae" / "config.json"))
     if is_published(folder, index):
-        from .published.folder import network_meaning, published_defaults, read_scheduler
+        from .published.folder import network_meaning, published_defaults, read_settled
         from .published.kinds import class_name, kind
 
-        made_of = kind(class_name(index))
-        scheduler = read_scheduler(folder, made_of)
-        meaning, said = network_meaning(made_of, scheduler), "scheduler/scheduler_config.json"
-        defaults = published_defaults(made_of, read_json(network / "config.json"), scheduler, factor)
+        made_of, files = read_settled(folder, index, kind(class_name(index)))
+        meaning, said = network_meaning(made_of, files.scheduler), "scheduler/scheduler_config.json"
+        defaults = published_defaults(made_of, files, factor)
         home = f"as {index['_class_name']} was released"
     else:
         record = read_record(folder)

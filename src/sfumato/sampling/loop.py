@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,10 +14,10 @@ from ..core.call import Call
 from ..core.conditions import Conditions, concatenate
 from ..core.denoiser import Denoiser
 from ..core.errors import CancelledError
-from ..core.process import NetCall
+from ..core.process import NetCall, Process
 from ..core.rng import Rows
 from ..core.state import Out, Stream
-from .ode import DrawRequest, Ode, OdeRun
+from .solvers import Walk
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,37 @@ def _together(denoiser: Denoiser, calls: Mapping[str, NetCall], batched: Batched
     return {lane: Out({name: part[i] for name, part in parts.items()}, {}, out.aux) for i, lane in enumerate(calls)}
 
 
+class Standing(Protocol):
+    """A run on a walk along times; see `OdeRun`."""
+
+    @property
+    def walk(self) -> Walk: ...
+
+    @property
+    def estimate(self) -> Tensor | None: ...
+
+
+Request = TypeVar("Request", contravariant=True)
+Run = TypeVar("Run", bound=Standing)
+Result = TypeVar("Result", covariant=True)
+
+
+class Drawing(Process[Request, Run], Protocol[Request, Run, Result]):
+    """A process that walks `times` and ends in a result: `Ode` in latents, `Joint` in several streams."""
+
+    @property
+    def denoiser(self) -> Denoiser: ...
+
+    @property
+    def times(self) -> Tensor: ...
+
+    def result(self, run: Run) -> Result: ...
+
+
 @torch.no_grad()
-def draw(process: Ode, request: DrawRequest, rows: Rows, on_step: OnStep | None = None) -> Tensor:
-    """Run `process` to its end and return the latents. `on_step` returning False stops the run with `CancelledError`."""
-    run: OdeRun = process.init(request, rows)
+def draw(process: Drawing[Request, Run, Result], request: Request, rows: Rows, on_step: OnStep | None = None) -> Result:
+    """Run `process` to its end and return its result. `on_step` returning False stops the run with `CancelledError`."""
+    run = process.init(request, rows)
     total, batched = len(process.times) - 1, Batched()
     while not process.done(run):
         before = run.walk.index

@@ -24,12 +24,14 @@ from .solvers import Euler, Seen, Solver, Walk, start
 class DrawRequest:
     """What to draw: `shape` (C, h, w) of a latent, conditions by lane, and optionally a latent (B, C, h, w) to start from: a clean one,
     `x0`, noised to the grid's first time (image to image), or one that is as noisy as that, `xt` (where another walk left off).
+    `noise` (B, C, h, w), None = drawn.
     """
 
     shape: tuple[int, ...]
     conds: Mapping[str, Conditions]
     x0: Tensor | None = None
     xt: Tensor | None = None
+    noise: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Ode:
             raise UsageError(f"a fixed stride with the solver {type(self.solver).__name__}", "it is DDIM's, which is 'euler' here")
 
     def init(self, request: DrawRequest, rows: Rows) -> OdeRun:
-        noise = rows.normal(request.shape, "noise").to(self.device)
+        noise = (rows.normal(request.shape, "noise") if request.noise is None else request.noise).to(self.device)
         first = self.times[0].to(self.device)
         if request.x0 is request.xt is None and float(first) != 1.0 and self.noise == "whole":
             raise UsageError(f"the grid starts at t = {float(first):.3f}", "give x0 to start from, or a grid that starts at 1")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..codecs.kl import KLCodec, psnr
 from ..core.rng import Draws
 from ..core.task import Batch, Loss, Phase
+from .crops import cropped
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class CodecTask:
         return [Phase("codec", ("decoder",) if self.decoder_only else ("decoder", "encoder"))]
 
     def loss(self, phase: Phase, batch: Batch, carry: MutableMapping[str, Any], draws: Draws) -> Loss:
-        images = self._crop(batch["images"], draws).float().div(127.5).sub(1.0).contiguous(memory_format=torch.channels_last)
+        images = batch["images"] if draws.step >= self.config.crop_steps else cropped(batch["images"], self.config.crop, draws)
+        images = images.float().div(127.5).sub(1.0).contiguous(memory_format=torch.channels_last)
         posterior = self.codec.posterior(images)
         spread = 0.0 if self.decoder_only else posterior.std
         z = posterior.mean + spread * draws.normal(posterior.mean.shape, "posterior").to(images)
@@ -55,12 +57,3 @@ class CodecTask:
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         total = mse + self.config.l1 * mae + self.config.kl * kl
         return Loss(total, {"psnr": psnr(decoded, images).mean(), "mse": mse, "kl": kl})
-
-    def _crop(self, images: Tensor, draws: Draws) -> Tensor:
-        side, (height, width) = self.config.crop, images.shape[-2:]
-        if draws.step >= self.config.crop_steps:
-            return images
-        corners = draws.uniform((len(images), 2), "crop")
-        tops = (corners[:, 0] * (height - side + 1)).long().tolist()
-        lefts = (corners[:, 1] * (width - side + 1)).long().tolist()
-        return torch.stack([i[:, t : t + side, c : c + side] for i, t, c in zip(images, tops, lefts, strict=True)])

@@ -83,6 +83,13 @@ class Run:
                 stack.enter_context(ema.applied(self.modules[name]))
             yield
 
+    def settle(self, net: nn.Module) -> None:
+        """Give a trained `net` its averaged weights, through fp16 once, so that what is measured is what is saved."""
+        with self.averaged():
+            halved = {n: t.half().to(t.dtype) if t.is_floating_point() else t.clone() for n, t in net.state_dict().items()}
+        net.load_state_dict(halved)
+        net.eval()
+
 
 def prepare(task: Task, config: TrainConfig, folder: Path) -> Run:
     """Place modules, build optimizers and averages, and restore the newest checkpoint in `folder` if there is one."""

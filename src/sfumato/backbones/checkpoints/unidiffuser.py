@@ -85,6 +85,7 @@ def _describe(ours: Mapping[str, Any]) -> dict[str, Any]:
 FORMAT = Format(
     class_name="UniDiffuserModel",
     family="UniDiffuser",
+    component="unet",
     rules=_rules,
     fields={
         "num_attention_heads": "heads",

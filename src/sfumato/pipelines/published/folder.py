@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ from ..components import read_codec, refuse_pickles, save_codec
 from ..identity import Identity
 from ..settings import Defaults
 from ..text_to_image import TextToImage
-from .kinds import WAYS, ZEROS, Kind, Text, Ways, class_name, kind
+from .kinds import WAYS, Kind, Said, Text, Ways, class_name, kind
 from .schedulers import Scheduler, read, write
 
 
@@ -56,27 +56,33 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
     """
     name = class_name(index)
     wishes = wishes or Wishes()
-    made_of = _asked(name, kind(name, wishes.ways), wishes)
+    made_of = kind(name, wishes.ways)
     _check_components(folder, index, name, made_of)
-    scheduler = read_scheduler(folder, made_of)
-    config = read_json(folder / made_of.component / "config.json")
+    made_of, said = read_settled(folder, index, made_of)
+    made_of = _asked(name, made_of, wishes)
     for component in (made_of.component, "vae"):
         refuse_pickles(folder / component)
-    if (found := class_of(config)) != made_of.transformer:
-        raise ConfigError(f"{folder / made_of.component / 'config.json'} is of a {found}", f"a {name} has a {made_of.transformer}")
     require_memory(f"the pipeline in {folder}", partial(pipeline_bytes, folder), dtype, device)
-    net = load_network(folder / made_of.component)
-    codec, shape = read_codec(folder / "vae"), cast(Any, net.config)
-    return TextToImage(
-        encoder=_encoder(folder, index, name, made_of, config, net, wishes, device, dtype),
-        denoiser=Denoiser(net, network_meaning(made_of, scheduler)),
+    net, codec = load_network(folder / made_of.component), read_codec(folder / "vae")
+    pipe = TextToImage(
+        encoder=_encoder(folder, index, name, made_of, net, device, dtype),
+        denoiser=Denoiser(net, network_meaning(made_of, said.scheduler)),
         codec=codec,
-        # The class that stands for none is one beyond the classes.
-        slots=tuple(replace(slot, value=float(shape.classes)) if slot.null == "value" else slot for slot in made_of.told(index)),
-        defaults=published_defaults(made_of, config, scheduler, codec.factor),
+        slots=made_of.slots,
+        defaults=published_defaults(made_of, said, codec.factor),
         identity=Identity(folder.name, {"sha256": _weights(folder / made_of.component), "codec_sha256": _weights(folder / "vae")}),
-        notes=tuple(f"this folder's {part} is not run here" for part in made_of.unrun if part == "safety_checker" and _has(index, part)),
+        notes=tuple(f"this folder's {part} is not run here" for part in made_of.unrun if _has(index, part)),
     )
+    return made_of.completed(pipe, folder)
+
+
+def read_settled(folder: Path, index: Mapping[str, Any], made_of: Kind) -> tuple[Kind, Said]:
+    """`made_of` with what the folder's files say beside their class, and that. Raises `ConfigError` for what is not computed here."""
+    scheduler, path = _read_scheduler(folder, made_of), folder / made_of.component / "config.json"
+    said = Said(folder, index, read_json(path), scheduler)
+    if (found := class_of(said.config)) != made_of.transformer:
+        raise ConfigError(f"{path} is of a {found}", f"a {class_name(index)} has a {made_of.transformer}")
+    return made_of.settled(made_of, said), said
 
 
 def _has(index: Mapping[str, Any], part: str) -> bool:
@@ -90,9 +96,8 @@ def network_meaning(made_of: Kind, scheduler: Scheduler) -> Meaning:
     own = formats.get(made_of.transformer).meaning
     if isinstance(own.path, Betas) != isinstance(scheduler.meaning.path, Betas):
         raise ConfigError(f"a {made_of.transformer} predicts {own}, its scheduler {scheduler.meaning}", "fetch both from one place")
-    if isinstance(own.path, Betas):
-        return scheduler.meaning
-    return replace(own, time_map="whole") if scheduler.layout.whole and not made_of.exact else own
+    meaning = scheduler.meaning if isinstance(own.path, Betas) else replace(own, time_map="whole") if scheduler.layout.whole else own
+    return meaning if made_of.time_map is None else replace(meaning, time_map=made_of.time_map)
 
 
 def _asked(name: str, made_of: Kind, wishes: Wishes) -> Kind:
@@ -111,10 +116,12 @@ def _asked(name: str, made_of: Kind, wishes: Wishes) -> Kind:
         if not any(text.instruction for text in texts):
             raise UsageError(f"the instruction {wishes.instruction!r}", f"a {name} reads prompts without one")
         texts = tuple(replace(text, instruction=wishes.instruction) if text.instruction else text for text in texts)
+    if wishes.text_tokens is not None:
+        texts = tuple(replace(text, tokens=wishes.text_tokens) if text.tokens else text for text in texts)
     return replace(made_of, texts=texts)
 
 
-def read_scheduler(folder: Path, made_of: Kind) -> Scheduler:
+def _read_scheduler(folder: Path, made_of: Kind) -> Scheduler:
     """What the folder's scheduler says, if it is one of the pipeline's."""
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
@@ -130,16 +137,13 @@ def read_scheduler(folder: Path, made_of: Kind) -> Scheduler:
         raise ConfigError(f"{path}: {error.message}", error.hint) from error
 
 
-def published_defaults(made_of: Kind, config: Mapping[str, Any], scheduler: Scheduler, factor: int) -> Defaults:
-    """How the pipeline was released to be sampled; `config`: the transformer's."""
-    side = (made_of.side or int(config.get("sample_size", 128))) * factor
-    steps, guidance, _ = made_of.settings(config)
-    if scheduler.solver == "renoise":
-        steps, guidance = made_of.distilled.get(scheduler.shift, (steps, 1.0))
+def published_defaults(made_of: Kind, said: Said, factor: int) -> Defaults:
+    """How the pipeline was released to be sampled; `factor`: pixels of a latent cell."""
+    side, scheduler = (made_of.side or int(said.config.get("sample_size", 128))) * factor, said.scheduler
     # The sizes are those of codecs that shrink eightfold, which all released ones do.
     bins = side if made_of.binned and factor == 8 and side in SIDES else 0
     return Defaults(
-        (side, side), steps, guidance, scheduler.solver, scheduler.shift, scheduler.layout,
+        (side, side), made_of.steps, made_of.guidance, scheduler.solver, scheduler.shift, scheduler.layout,
         bins=bins, guide=made_of.guide, other_sizes=made_of.other_sizes,
     )  # fmt: skip
 
@@ -150,6 +154,7 @@ def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of
         made_of.component: (made_of.transformer, FORMER_CLASS),
         "vae": (made_of.codec,),
         "scheduler": made_of.schedulers,
+        **made_of.needs,
     }
     needed |= {text.folder: text.classes for text in made_of.texts} | {text.tokenizer: () for text in made_of.texts}
     optional = {part for text in made_of.texts if text.optional for part in (text.folder, text.tokenizer)}
@@ -159,31 +164,28 @@ def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of
                 raise WeightsError(f"{folder / 'model_index.json'} has no {part}", f"a {name} needs {', '.join(needed)}")
         elif classes and index[part][1] not in classes:
             raise UnknownNameError(f"class of a {name}'s {part}", str(index[part][1]), classes)
+    known = {*needed, *made_of.unrun, *made_of.idle}
     for part, entry in index.items():
-        if not part.startswith("_") and part not in {*needed, *made_of.unrun} and isinstance(entry, list) and entry[1] is not None:
+        if not part.startswith("_") and part not in known and isinstance(entry, list) and entry[1] is not None:
             raise ConfigError(f"{folder / 'model_index.json'} has a {part} ({entry[1]})", f"a {name} is drawn from {', '.join(needed)}")
 
 
 def _encoder(
-    folder: Path, index: Mapping[str, Any], name: str, made_of: Kind, config: Mapping[str, Any], net: Network, wishes: Wishes,
-    device: str, dtype: torch.dtype,
-) -> Joined | Labels:  # fmt: skip
+    folder: Path, index: Mapping[str, Any], name: str, made_of: Kind, net: Network, device: str, dtype: torch.dtype
+) -> Joined | Labels:
     shape: Any = net.config
     if not made_of.texts:
         return Labels(name, shape.classes, index.get("id2label"))
-    asked = made_of.settings(config)[2] if wishes.text_tokens is None else wishes.text_tokens
 
     def load(text: Text) -> TransformersEncoder:
-        longest = (asked or text.tokens) if text.tokens else None
-        layers = range(1, 2 + max(config["llama_layers"])) if text.taps else (text.layer,)
         return load_text_encoder(
-            folder, text.folder, text.tokenizer, layers, longest, padding=text.padding, prepare=text.prepare, instruction=text.instruction,
-            hidden=text.hidden, ends=text.taps, device=device, dtype=dtype,
+            folder, text.folder, text.tokenizer, text.layers, text.tokens or None, padding=text.padding, prepare=text.prepare,
+            instruction=text.instruction, hidden=text.hidden, ends=text.ends, device=device, dtype=dtype,
         )  # fmt: skip
 
     parts = {text.folder: load(text) for text in made_of.texts if _has(index, text.folder)}
     absent = [text for text in made_of.texts if text.folder not in parts]
-    return Joined(name, parts, made_of.joined, shape.text_width, sum(asked or text.tokens for text in absent))
+    return Joined(name, parts, made_of.joined, made_of.width or shape.text_width, sum(text.tokens for text in absent))
 
 
 def empty_texts(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.Module]:
@@ -204,7 +206,9 @@ def save_published(pipe: TextToImage, folder: Path, dtype: torch.dtype | None = 
     name = pipe.encoder.name
     made_of, defaults, encoder = kind(name), pipe.defaults, pipe.encoder
     meaning = pipe.denoiser.meaning
-    scheduler = Scheduler(meaning if isinstance(meaning.path, Betas) else Meaning(), defaults.layout, defaults.solver, defaults.shift)
+    # A scheduler counts in steps, whatever its network is told.
+    walked = replace(meaning, time_map="steps") if isinstance(meaning.path, Betas) else Meaning()
+    scheduler = Scheduler(walked, defaults.layout, defaults.solver, defaults.shift)
     if meaning not in [network_meaning(kind(name, ways), scheduler) for ways in WAYS]:
         raise UsageError(f"a {name} whose network means {meaning}", "save it in sfumato's own format")
     config = write(scheduler, made_of.schedulers)
@@ -216,17 +220,9 @@ def save_published(pipe: TextToImage, folder: Path, dtype: torch.dtype | None = 
     index: dict[str, Any] = {"_class_name": name, "_diffusers_version": _diffusers_version()}
     index |= {made_of.component: ["diffusers", made_of.transformer], "vae": ["diffusers", made_of.codec]}
     index["scheduler"] = ["diffusers", config["_class_name"]]
-    index |= {part: [None, None] for part in (*made_of.optional, *made_of.unrun)}
-    if "safety_checker" in made_of.unrun:
-        index["requires_safety_checker"] = False
-    if made_of.zeros is not None:
-        index[ZEROS] = all(slot.null == "zeros" for slot in pipe.slots)
-    if "text_encoder" in made_of.optional:
-        index["requires_aesthetics_score"] = "aesthetic" in pipe.denoiser.net.slots
-    if isinstance(encoder, Labels):
-        index |= {"id2label": encoder.published} if encoder.published else {}
-    else:
-        index |= _write_texts(encoder, made_of, folder)
+    index |= {part: [None, None] for part in (*made_of.optional, *made_of.unrun, *made_of.idle)}
+    index |= made_of.written(pipe, folder)
+    index |= _write_texts(encoder, made_of, folder) if isinstance(encoder, Joined) else {}
     write_json(folder / "model_index.json", index)
 
 

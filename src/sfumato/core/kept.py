@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
-from ..core.errors import SfumatoError, WeightsError
-from ..core.files import read_tensors, sha256, verify, write_json, write_tensors
-
-if TYPE_CHECKING:
-    from ..training.loop import Run
+from .errors import SfumatoError, WeightsError
+from .files import read_tensors, sha256, verify, write_json, write_tensors
 
 Made = TypeVar("Made")
 
@@ -46,11 +43,3 @@ def fetch(folder: Path, name: str, build: Callable[[Mapping[str, Any]], Made], n
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit its {described.name}: {error}", f"the two files must come from one {name}") from error
     return made
-
-
-def settle(net: nn.Module, run: Run) -> None:
-    """Give `net` its averaged weights, through fp16 once, so that what is measured is what is saved."""
-    with run.averaged():
-        halved = {n: t.half().to(t.dtype) if t.is_floating_point() else t.clone() for n, t in net.state_dict().items()}
-    net.load_state_dict(halved)
-    net.eval()
