@@ -1,18 +1,18 @@
 """Whole sampling loops at published widths: sfumato, plain and packed, against diffusers' own pipelines on the same weights.
 
-    python benchmarks/sampling.py pixart sd3 flux --dtypes float32 bfloat16 --batches 1 4
+    python benchmarks/sampling.py pixart sd3 flux lumina --dtypes float32 bfloat16 --batches 1 4
 
 Random weights, text states handed in, latents out: what is timed is the loop, with its guidance and its scheduler. Arms alternate in one
 process; the ratio is of medians of processor time, so that other work on the machine weighs less. The answers are compared first.
-`--memory` measures each arm's loading time and peak memory instead, every arm in a process of its own.
+Networks are cut to a few blocks. What a whole one takes is what this one takes and, for every block that it lacks, the first of its kind:
+the last block may cost less, and would weigh too much here.
+`--memory` measures each arm's peak memory instead, every arm in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,17 +20,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from loading import peak_memory
 from torch import Tensor
 
 from sfumato.backbones.checkpoints.folder import load_denoiser
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.rng import Rows
-from sfumato.sampling.guidance import ClassifierFree
+from sfumato.sampling.guidance import ClassifierFree, Guide
 from sfumato.sampling.loop import draw
 from sfumato.sampling.ode import DrawRequest, Ode
 from sfumato.sampling.schedules import Layout
@@ -38,6 +40,7 @@ from sfumato.sampling.solvers import solvers
 from sfumato.surgery import pack
 
 ARMS = ("diffusers", "sfumato", "packed")
+ALL = Guide()
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,10 @@ class Texts:
 
 @dataclass(frozen=True)
 class Case:
-    """A family at a published width. words: tokens read, of which `real` are no padding (0 = all).   latent: channels and side."""
+    """A family at a published width. words: tokens read, of which `real` are no padding (0 = all).   latent: channels and side.
+
+    lacks: of each kind of block, its list in diffusers' network, the number of its first in ours, and how many more the whole network has.
+    """
 
     network: Any
     config: dict[str, Any]
@@ -73,13 +79,14 @@ class Case:
     real: int
     latent: tuple[int, int]
     pooled: int
+    lacks: tuple[tuple[str, int, int], ...]
     theirs: Callable[[Any, Texts, int, torch.dtype], Callable[[], Tensor]]
     ours: Callable[[Any, Texts, int, torch.dtype], Callable[[], Tensor]]
 
 
 def texts(case: Case, batch: int) -> Texts:
     generator = torch.Generator().manual_seed(1)
-    width = case.config.get("caption_channels") or case.config["joint_attention_dim"]
+    width = next(case.config[name] for name in ("caption_channels", "joint_attention_dim", "cross_attention_dim") if name in case.config)
 
     def keep(real: int) -> Tensor:
         return (torch.arange(case.words) < (real or case.words)).expand(batch, -1)
@@ -99,13 +106,13 @@ def quiet(pipe: Any) -> Any:
 
 
 def run(
-    denoiser: Any, conds: dict[str, Conditions], given: Texts, solver: str, times: Tensor, weight: float, layout: Layout
+    denoiser: Any, conds: dict[str, Conditions], given: Texts, solver: str, times: Tensor, weight: float, layout: Layout, guide: Guide = ALL
 ) -> Callable[[], Tensor]:
     class Given(Rows):
         def normal(self, *_: Any, **__: Any) -> Tensor:
             return given.noise
 
-    process = Ode(denoiser, solvers.get(solver)(), times, ClassifierFree(weight), noise=layout.first)
+    process = Ode(denoiser, solvers.get(solver)(), times, ClassifierFree(weight, guide), noise=layout.first)
     request = DrawRequest(tuple(given.noise.shape[1:]), conds)
     return lambda: draw(process, request, Given(tuple(range(len(given.noise)))))
 
@@ -163,21 +170,53 @@ def flux_ours(denoiser: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callab
     return run(denoiser, {"cond": conds["cond"]}, t, "euler", (layout := Layout("paper")).times(steps, 1.0), 1.0, layout)
 
 
+def lumina_theirs(net: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callable[[], Tensor]:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    pipe = quiet(diffusers.LuminaPipeline(transformer=net, scheduler=scheduler, vae=None, text_encoder=None, tokenizer=None))
+    pipe.vae_scale_factor = 8
+    return lambda: pipe(
+        negative_prompt=None, prompt_embeds=t.states.to(dtype), negative_prompt_embeds=t.against.to(dtype),
+        prompt_attention_mask=t.keep.long(), negative_prompt_attention_mask=t.against_keep.long(),
+        num_inference_steps=steps, guidance_scale=4.0, latents=t.noise.to(dtype), scaling_watershed=0.0,
+        height=8 * t.noise.shape[2], width=8 * t.noise.shape[3], output_type="latent",
+    ).images  # fmt: skip
+
+
+def lumina_ours(denoiser: Any, t: Texts, steps: int, dtype: torch.dtype) -> Callable[[], Tensor]:
+    return run(
+        denoiser,
+        t.conditions(dtype, pooled=False),
+        t,
+        "euler",
+        (layout := Layout("released")).times(steps, 1.0),
+        4.0,
+        layout,
+        Guide(channels=3),
+    )
+
+
 # Depth is cut, so that a row takes minutes: the width, and so the cost of a block, is the published one.
 CASES = {
     "pixart": Case(
-        diffusers.PixArtTransformer2DModel, {"sample_size": 32, "num_layers": 8, "caption_channels": 4096, "interpolation_scale": 1},
-        words=300, real=40, latent=(4, 32), pooled=0, theirs=pixart_theirs, ours=pixart_ours,
+        diffusers.PixArtTransformer2DModel, {"sample_size": 32, "num_layers": 2, "caption_channels": 4096, "interpolation_scale": 1},
+        words=300, real=40, latent=(4, 32), pooled=0, lacks=(("transformer_blocks", 0, 26),), theirs=pixart_theirs, ours=pixart_ours,
     ),
     "sd3": Case(
         diffusers.SD3Transformer2DModel,
         {"sample_size": 32, "num_layers": 2, "num_attention_heads": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 192,
          "joint_attention_dim": 4096, "pooled_projection_dim": 2048},
-        words=333, real=0, latent=(16, 32), pooled=2048, theirs=sd3_theirs, ours=sd3_ours,
+        words=333, real=0, latent=(16, 32), pooled=2048, lacks=(("transformer_blocks", 0, 22),), theirs=sd3_theirs, ours=sd3_ours,
     ),
     "flux": Case(
-        diffusers.FluxTransformer2DModel, {"num_layers": 1, "num_single_layers": 1, "guidance_embeds": True, "joint_attention_dim": 4096},
-        words=512, real=0, latent=(16, 32), pooled=768, theirs=flux_theirs, ours=flux_ours,
+        diffusers.FluxTransformer2DModel, {"num_layers": 1, "num_single_layers": 2, "guidance_embeds": True, "joint_attention_dim": 4096},
+        words=512, real=0, latent=(16, 32), pooled=768,
+        lacks=(("transformer_blocks", 0, 18), ("single_transformer_blocks", 1, 36)), theirs=flux_theirs, ours=flux_ours,
+    ),
+    "lumina": Case(
+        diffusers.LuminaNextDiT2DModel,
+        {"sample_size": 32, "num_layers": 2, "hidden_size": 2304, "num_attention_heads": 32, "num_kv_heads": 8,
+         "cross_attention_dim": 2048},
+        words=256, real=40, latent=(4, 32), pooled=0, lacks=(("layers", 0, 22),), theirs=lumina_theirs, ours=lumina_ours,
     ),
 }  # fmt: skip
 
@@ -189,56 +228,89 @@ def written(case: Case, dtype: torch.dtype, folder: Path) -> Path:
     for parameter in net.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
+    for layer in getattr(net, "layers", ()):
+        # Lumina's files hold the one query of both attentions twice.
+        layer.attn2.to_q.load_state_dict(layer.attn1.to_q.state_dict())
+        layer.attn2.norm_q.load_state_dict(layer.attn1.norm_q.state_dict())
     net.to(dtype).save_pretrained(folder)
     return folder
 
 
-def loaded(arm: str, case: Case, folder: Path, given: Texts, steps: int, dtype: torch.dtype) -> Callable[[], Tensor]:
+def loaded(arm: str, case: Case, folder: Path, dtype: torch.dtype) -> Any:
+    """Diffusers' network, or our denoiser."""
     if arm == "diffusers":
-        return case.theirs(case.network.from_pretrained(folder, torch_dtype=dtype).eval(), given, steps, dtype)
+        return case.network.from_pretrained(folder, torch_dtype=dtype).eval()
     denoiser = load_denoiser(folder, dtype)
     if arm == "packed":
         pack(denoiser.net)
-    return case.ours(denoiser, given, steps, dtype)
+    return denoiser
 
 
-def compared(case: Case, folder: Path, dtype: torch.dtype, batch: int, steps: int, rounds: int) -> dict[str, float]:
-    """Median seconds by arm and, under "error ...", the relative distance of each answer of ours to diffusers'."""
+class Lacking:
+    """Processor seconds of the blocks that stand for those that a cut network lacks, each counted as often as it is lacking."""
+
+    def __init__(self, arm: str, case: Case, loaded: Any) -> None:
+        self.seconds = 0.0
+        for theirs, ours, count in case.lacks:
+            block = getattr(loaded, theirs)[0] if arm == "diffusers" else loaded.net.blocks[ours]
+            block.register_forward_pre_hook(partial(self._begin, count))
+            block.register_forward_hook(partial(self._end, count))
+
+    def _begin(self, count: int, *_: Any) -> None:
+        self.seconds -= count * time.process_time()
+
+    def _end(self, count: int, *_: Any) -> None:
+        self.seconds += count * time.process_time()
+
+
+@dataclass(frozen=True)
+class Row:
+    """Median seconds by arm, of the loop as it is (`cut`) and at whole depth; relative distances of our answers to diffusers'."""
+
+    cut: dict[str, float]
+    whole: dict[str, float]
+    errors: dict[str, float]
+
+    def __str__(self) -> str:
+        ours = (
+            f"{arm} x{self.whole['diffusers'] / self.whole[arm]:.2f} (cut x{self.cut['diffusers'] / self.cut[arm]:.2f}, "
+            f"distance {self.errors[arm]:.1e})"
+            for arm in ARMS[1:]
+        )
+        return ", ".join((f"diffusers {self.whole['diffusers']:.1f} s (cut {self.cut['diffusers']:.2f} s)", *ours))
+
+
+def compared(case: Case, folder: Path, dtype: torch.dtype, batch: int, steps: int, rounds: int) -> Row:
     given = texts(case, batch)
-    arms = {arm: loaded(arm, case, folder, given, steps, dtype) for arm in ARMS}
+    networks = {arm: loaded(arm, case, folder, dtype) for arm in ARMS}
+    arms = {arm: (case.theirs if arm == "diffusers" else case.ours)(net, given, steps, dtype) for arm, net in networks.items()}
     answers = {arm: draw_one().float() for arm, draw_one in arms.items()}
-    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    lacking = {arm: Lacking(arm, case, net) for arm, net in networks.items()}
+    cut: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    whole: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for turn in range(rounds):
         for arm in ARMS if turn % 2 else reversed(ARMS):
-            start = time.process_time()
+            lacking[arm].seconds, start = 0.0, time.process_time()
             arms[arm]()
-            seconds[arm].append(time.process_time() - start)
-    theirs = answers["diffusers"]
-    errors = {f"error {arm}": float((answers[arm] - theirs).norm() / theirs.norm()) for arm in ARMS[1:]}
-    return {arm: statistics.median(values) for arm, values in seconds.items()} | errors
+            cut[arm].append(time.process_time() - start)
+            whole[arm].append(cut[arm][-1] + lacking[arm].seconds)
+    theirs, median = answers["diffusers"], statistics.median
+    errors = {arm: float((answers[arm] - theirs).norm() / theirs.norm()) for arm in ARMS[1:]}
+    return Row({arm: median(v) for arm, v in cut.items()}, {arm: median(v) for arm, v in whole.items()}, errors)
 
 
-def alone(arm: str, case: Case, folder: Path, dtype: torch.dtype, batch: int) -> dict[str, float]:
-    """This process's seconds to load and its peak memory in GB after loading and one step."""
-    given = texts(case, batch)
-    start = time.perf_counter()
-    step = loaded(arm, case, folder, given, 1, dtype)
-    load = time.perf_counter() - start
-    step()
-    return {"load": load, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+def alone(arm: str, case: Case, folder: Path, dtype: torch.dtype, batch: int) -> float:
+    """This process's peak memory in GB after loading and one step."""
+    net = loaded(arm, case, folder, dtype)
+    (case.theirs if arm == "diffusers" else case.ours)(net, texts(case, batch), 1, dtype)()
+    return peak_memory()
 
 
 def memory(family: str, folder: Path, kind: str, batch: int) -> str:
-    """Loading time and peak memory of every arm, each in a process of its own."""
+    """Peak memory of every arm, each in a process of its own."""
     told = [sys.executable, __file__, family, "--dtypes", kind, "--batches", str(batch), "--alone"]
-    found = {arm: json.loads(subprocess.check_output([*told, arm, str(folder)], text=True).splitlines()[-1]) for arm in ARMS}
-    return ", ".join(f"{arm} {each['load']:.2f} s {each['peak']:.2f} GB" for arm, each in found.items())
-
-
-def speed(family: str, folder: Path, kind: str, batch: int, steps: int, rounds: int) -> str:
-    found = compared(CASES[family], folder, getattr(torch, kind), batch, steps, rounds)
-    ours = (f"{arm} x{found['diffusers'] / found[arm]:.2f} (error {found[f'error {arm}']:.1e})" for arm in ARMS[1:])
-    return ", ".join((f"diffusers {found['diffusers']:.2f} s", *ours))
+    found = {arm: float(subprocess.check_output([*told, arm, str(folder)], text=True).splitlines()[-1]) for arm in ARMS}
+    return ", ".join(f"{arm} {gigabytes:.2f} GB" for arm, gigabytes in found.items())
 
 
 def main() -> None:
@@ -253,7 +325,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.alone:
         arm, folder = options.alone
-        print(json.dumps(alone(arm, CASES[options.families[0]], Path(folder), getattr(torch, options.dtypes[0]), options.batches[0])))
+        print(alone(arm, CASES[options.families[0]], Path(folder), getattr(torch, options.dtypes[0]), options.batches[0]))
         return
     for family, kind in itertools.product(options.families, options.dtypes):
         with tempfile.TemporaryDirectory() as folder:
@@ -262,7 +334,7 @@ def main() -> None:
                 told = (
                     memory(family, stored, kind, batch)
                     if options.memory
-                    else speed(family, stored, kind, batch, options.steps, options.rounds)
+                    else compared(CASES[family], stored, getattr(torch, kind), batch, options.steps, options.rounds)
                 )
                 print(f"{family} {kind} batch {batch}: {told}", flush=True)
 

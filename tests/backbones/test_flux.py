@@ -1,12 +1,18 @@
 """FLUX's sizes, its rotary positions and its single-stream blocks; parity with diffusers stands in test_checkpoints.py."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import conditions, image
+from torch import Tensor
 
 from sfumato.backbones.flux import Flux, FluxConfig, tiny
+from sfumato.core.attention import Attend, Group, Heads
+from sfumato.core.call import Call, Footprint, Session, Site
 from sfumato.core.errors import ConfigError, UsageError
 from sfumato.core.state import Stream
 from sfumato.nn.embeddings import pack, unpack
@@ -69,7 +75,36 @@ def test_both_cores_of_a_single_block_read_the_same_tokens_under_one_gate():
     for name in ("image", "text"):
         torch.testing.assert_close(after[name], state[name] + deltas[name] + other[name])
         expected = lent[f"{name}.gate"] * block.mlp.core["any"](lent[name])
-        assert torch.equal(other[name], expected)
+        torch.testing.assert_close(other[name], expected)
+
+
+def test_the_last_text_is_read_and_not_written():
+    """Parity with diffusers, which computes it and drops it, says that the picture is the same."""
+    net = tiny()
+    state = net.start(image(1), conditions([3]))
+    last = len(net.blocks) - 1
+    before = net.run(state, 0, last)
+    after = net.run(before, last, last + 1)
+    assert torch.equal(after["text"], before["text"]) and not torch.equal(after["image"], before["image"])
+    other = replace(before.streams["text"], x=before["text"].flip(-1))
+    assert not torch.allclose(net.run(before.attach("text", other), last, last + 1)["image"], after["image"])
+
+
+@torch.no_grad()
+def test_a_policy_that_makes_plans_finds_the_last_texts_queries_too():
+    seen: dict[int, dict[str, int]] = {}
+
+    class Planner(Session):
+        footprint = Footprint(frozenset({"attention"}))
+
+        def attention(self, site: Site, heads: Mapping[str, Heads], attend: Attend, call: Call) -> Mapping[str, Tensor]:
+            seen[site.block] = {name: each.q.shape[2] for name, each in heads.items()}
+            return attend(heads, {name: [Group(("text", "image"))] for name in heads})
+
+    net, streams, cond = tiny(), image(1), conditions([3])
+    planned = net(streams, cond, Call((Planner(),))).pred["image"]
+    torch.testing.assert_close(planned, net(streams, cond).pred["image"])
+    assert seen == {i: {"text": 3, "image": 16} for i in range(len(net.blocks))}
 
 
 @pytest.mark.parametrize("wrong", [{"width": 33}, {"axes": (4, 6, 5)}, {"axes": (8, 8)}, {"axes": (3, 7, 6)}, {"dual": -1}])

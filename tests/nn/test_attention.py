@@ -58,6 +58,8 @@ def test_a_silent_stream_lends_keys_and_gives_nothing():
     x = {"image": torch.randn(1, 3, 16), "text": torch.randn(1, 2, 16)}
     out = run(core, x)
     assert set(out) == {"image"} and core.projections["text"].out is None
+    core.projections["text"].q.weight.data.fill_(torch.nan)
+    assert torch.equal(run(core, x)["image"], out["image"]), "nobody hears it, so nobody asks"
     assert not torch.allclose(out["image"], run(core, x | {"text": torch.randn(1, 2, 16)})["image"])
 
 

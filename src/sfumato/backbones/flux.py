@@ -3,6 +3,7 @@
     c = MLP(sinusoid(1000 t)) [+ MLP(sinusoid(1000 guidance))] + MLP(pooled text)
     dual:    as an MM-DiT block, queries and keys rotated
     single:  x += gate(c) * (Out(attention over [text, image]) + Down(gelu(Up(h)))),  h = mod(LN(x)) feeds both: one group of two branches
+    the last single block's text is read by the picture and by nothing else: it is not written
 
 May touch nn/ and core/. Time in [0, 1], 1 = noise; tokens row by row; text tokens sit at position (0, 0, 0).
 """
@@ -85,7 +86,8 @@ class Flux(Network):
         self.final_norm = LayerNorm(width)
         self.final_modulation = Modulation(width, 2)
         self.final = Linear(width, patched, "head")
-        self.set_program([*(_dual(config) for _ in range(config.dual)), *(_single(config) for _ in range(config.single))])
+        singles = (_single(config, last=i == config.single - 1) for i in range(config.single))
+        self.set_program([*(_dual(config) for _ in range(config.dual)), *singles])
         _initialise(self)
         name_linears(self)
 
@@ -119,8 +121,8 @@ class Flux(Network):
         return {"image": unpack(tokens, grid, self.config.patch)}
 
 
-def _attention(config: FluxConfig, roles: tuple[str, ...]) -> StreamsAttention:
-    core = JointAttention(AttentionShape(config.width, config.heads), roles, rotate=Rotary(config.axes))
+def _attention(config: FluxConfig, roles: tuple[str, ...], silent: frozenset[str] = frozenset()) -> StreamsAttention:
+    core = JointAttention(AttentionShape(config.width, config.heads), roles, silent, rotate=Rotary(config.axes))
     return StreamsAttention(STREAMS, core, config.width)
 
 
@@ -132,10 +134,11 @@ def _dual(config: FluxConfig) -> Block:
     return Block(_attention(config, STREAMS), StreamsMLP(STREAMS, _mlps(config, STREAMS, last_bias=True), config.width))
 
 
-def _single(config: FluxConfig) -> Block:
+def _single(config: FluxConfig, last: bool) -> Block:
     """The MLP stands beside the attention: the same modulated tokens, the same gate, and the output's bias is the attention's."""
-    beside = StreamsMLP(STREAMS, _mlps(config, (ANY,), last_bias=False), config.width, reads="attention")
-    return Block((_attention(config, (ANY,)), beside))
+    silent, written = (frozenset({"text"}), ("image",)) if last else (frozenset[str](), STREAMS)
+    beside = StreamsMLP(written, _mlps(config, (ANY,), last_bias=False), config.width, reads="attention", silent=silent)
+    return Block((_attention(config, (ANY,), silent), beside))
 
 
 def _initialise(net: Flux) -> None:

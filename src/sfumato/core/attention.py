@@ -81,7 +81,8 @@ def attend(heads: Mapping[str, Heads], plan: Plan | None, rotate: Rotate | None 
 
 
 def _rotated(x: Tensor, pos: Tensor | None, rotate: Rotate | None) -> Tensor:
-    return x if rotate is None or pos is None else rotate(x, pos)
+    # A stream that is only read has positions and no queries.
+    return x if rotate is None or pos is None or not x.shape[2] else rotate(x, pos)
 
 
 def _joint(heads: Mapping[str, Heads]) -> dict[str, Tensor]:

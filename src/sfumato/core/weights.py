@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,59 +33,119 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+_TYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+# Below this many bytes a copy is cheaper than a mapping.
+_SMALL = 2**16
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: bytes `start` … `stop` - 1 of a safetensors file."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    def read(self) -> Tensor:
+        """The tensor, mapped by itself: whoever lets go of it gives its memory back, whatever becomes of its neighbours."""
+        if self.stop - self.start >= _SMALL and not self.start % self.dtype.itemsize:
+            try:
+                # From the file's beginning, for a mapping starts at a page; what is not read takes no memory.
+                mapped = torch.from_file(str(self.file), shared=False, size=self.stop, dtype=torch.uint8)
+                return mapped[self.start :].view(self.dtype).reshape(self.shape)
+            except RuntimeError:
+                pass  # systems limit what one process maps; a copy serves as well
+        with open(self.file, "rb") as file:
+            file.seek(self.start)
+            content = bytearray(file.read(self.stop - self.start))
+        return (torch.frombuffer(content, dtype=self.dtype) if content else torch.empty(0, dtype=self.dtype)).reshape(self.shape)
+
+
+def _places(path: Path) -> dict[str, Place]:
+    """What a safetensors file holds; no tensor is read. The library checks that the header fits the file."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"missing file {path}", "fetch it")
+    try:
+        with safe_open(path, framework="np"), open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"damaged file {path}: {error}", "fetch, reinstall or make it again") from error
+    found = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    if unknown := sorted({entry["dtype"] for entry in found.values()} - _TYPES.keys()):
+        raise WeightsError(f"{path} holds tensors of type {unknown[0]}", f"types read here: {', '.join(_TYPES)}")
+    return {
+        name: Place(path, _TYPES[entry["dtype"]], tuple(entry["shape"]), *(8 + length + offset for offset in entry["data_offsets"]))
+        for name, entry in found.items()
+    }
+
+
 class Shards(Mapping[str, Tensor]):
-    """The tensors of a diffusers weights folder by name, read when asked for and not kept. A context manager: files close at its end.
+    """The tensors of a weights folder by name, read when asked for and not kept. `name`: of its one file, or before ".index.json".
 
     Raises `WeightsError` naming a missing or damaged file, or a tensor that the index promises and its shard lacks.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._stack = ExitStack()
-        index = folder / f"{WEIGHTS}.index.json"
-        if (folder / WEIGHTS).is_file():
-            file = self._open(folder / WEIGHTS)
-            self._files = dict.fromkeys(file.keys(), file)
+    def __init__(self, folder: Path, name: str = WEIGHTS) -> None:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            self.places = _places(folder / name)
         elif index.is_file():
-            self._files = self._sharded(folder, index)
+            self.places = self._sharded(folder, index)
         else:
-            raise WeightsError(f"missing file {folder / WEIGHTS}", f"or {index.name} with its shards")
+            raise WeightsError(f"missing file {folder / name}", f"or {index.name} with its shards")
 
-    def _sharded(self, folder: Path, index: Path) -> dict[str, Any]:
-        places = read_json(index).get("weight_map")
-        if not isinstance(places, dict):
+    def _sharded(self, folder: Path, index: Path) -> dict[str, Place]:
+        where = read_json(index).get("weight_map")
+        if not isinstance(where, dict):
             raise WeightsError(f"damaged file {index}: it has no weight_map", "fetch it again")
         # Names in an index are data from elsewhere: a shard lies beside it or nowhere.
-        opened = {name: self._open(folder / Path(name).name) for name in sorted(set(places.values()))}
-        for tensor, name in places.items():
-            if tensor not in opened[name].keys():  # noqa: SIM118 (a safetensors handle is no mapping)
-                raise WeightsError(f"{folder / name} lacks {tensor}, which {index.name} places there", "fetch the shard again")
-        return {tensor: opened[name] for tensor, name in places.items()}
+        opened = {shard: _places(folder / Path(shard).name) for shard in sorted(set(where.values()))}
+        for tensor, shard in where.items():
+            if tensor not in opened[shard]:
+                raise WeightsError(f"{folder / shard} lacks {tensor}, which {index.name} places there", "fetch the shard again")
+        return {tensor: opened[shard][tensor] for tensor, shard in where.items()}
 
-    def _open(self, path: Path) -> Any:
-        from safetensors import SafetensorError, safe_open
+    def bytes(self, dtype: torch.dtype | None = None) -> int:
+        """Memory that all of them take, numbers with a point as `dtype`; None = as stored."""
 
-        if not path.is_file():
-            raise WeightsError(f"missing file {path}", "fetch it")
-        try:
-            return self._stack.enter_context(safe_open(path, framework="pt"))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"damaged file {path}: {error}", "fetch, reinstall or make it again") from error
+        def width(stored: torch.dtype) -> int:
+            return (dtype if dtype is not None and stored.is_floating_point else stored).itemsize
+
+        return sum(math.prod(place.shape) * width(place.dtype) for place in self.places.values())
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self._files[name].get_tensor(name)
-        return tensor
+        return self.places[name].read()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self.places)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.places)
 
-    def __enter__(self) -> Shards:
-        return self
 
-    def __exit__(self, *details: object) -> None:
-        self._stack.close()
+# Components that pipelines of either format load; others (a safety checker, say) stay where they are.
+_COMPONENTS = ("transformer*", "unet*", "vae*", "text_encoder*")
+
+
+def pipeline_bytes(folder: Path, dtype: torch.dtype | None = None) -> int:
+    """Memory that the components of a pipeline's folder take as `dtype`; None = as stored. Nothing is said of what is missing."""
+    found = [
+        Shards(component, name)
+        for pattern in _COMPONENTS
+        for component in sorted(folder.glob(pattern))
+        for name in (WEIGHTS, "model.safetensors")
+        if (component / name).is_file() or (component / f"{name}.index.json").is_file()
+    ]
+    return sum(stored.bytes(dtype) for stored in found)
 
 
 def assign_strictly(module: torch.nn.Module, found: Mapping[str, Tensor], where: str) -> None:

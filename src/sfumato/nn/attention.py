@@ -5,10 +5,10 @@ to another, and both at once.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -149,13 +149,42 @@ class Projections(nn.Module):
         return owned if self.out is None else owned | {f"{prefix}.out.weight": (1, self.shape.width // self.shape.groups)}
 
     def project(self, x: Tensor, stream: Stream, call: Call | None) -> Heads:
-        q, k, v = (layer(x, call) for layer in (self.q, self.k, self.v))
+        """x (B, N, D) as heads."""
+        return self.split(self.q(x, call), self.k(x, call), self.v(x, call), stream)
+
+    def written(self, x: Tensor, call: Call | None) -> Tensor:
+        """What was heard, (B, N, heads d), as tokens (B, N, D)."""
+        assert self.out is not None
+        y: Tensor = self.out(x, call)
+        return y
+
+    def split(self, q: Tensor, k: Tensor, v: Tensor, stream: Stream) -> Heads:
+        """Heads of what was projected from `stream`."""
         if self.reduce is not None:
             if stream.whole_grid is None or stream.keep is not None or stream.pos is not None:
                 raise UsageError("keys and values are reduced on a whole grid of tokens", "a stream with a grid, without mask or positions")
             k, v = self.reduce(k, stream.whole_grid).to(v.dtype), self.reduce(v, stream.whole_grid).to(v.dtype)
         split = self.shape.split
         return Heads(split(q, self.q_norm), split(k, self.k_norm, True), split(v, repeat=True), stream.keep, stream.pos, stream.whole_grid)
+
+
+Weights = TypeVar("Weights", bound=nn.Module)
+
+
+def by_weights(
+    own: Mapping[str, Weights], inputs: Mapping[str, Tensor], compute: Callable[[Weights, Tensor], Sequence[Tensor]]
+) -> dict[str, tuple[Tensor, ...]]:
+    """`compute(own[n], x)` of every stream's tokens x (B, N, D). Streams under the same weights are one product, which reads those once."""
+    sharing: dict[Weights, list[str]] = {}
+    for name in inputs:
+        sharing.setdefault(own[name], []).append(name)
+    found: dict[str, tuple[Tensor, ...]] = {}
+    for weights, names in sharing.items():
+        joined = inputs[names[0]] if len(names) == 1 else torch.cat([inputs[n] for n in names], dim=1)
+        lengths = [inputs[n].shape[1] for n in names]
+        parts = (y.split(lengths, dim=1) for y in compute(weights, joined))
+        found |= zip(names, zip(*parts, strict=True), strict=True)
+    return {n: found[n] for n in inputs}
 
 
 # The role of projections that serve every stream without projections of its own (FLUX's single-stream blocks).
@@ -165,8 +194,8 @@ ANY = "any"
 class JointAttention(nn.Module):
     """Every stream's queries against the joined keys and values of all streams. A stream's role picks its projections, or those of `ANY`.
 
-    `silent`: roles that are read and get no output.   `rotate`: the rotary embedding of q and k; this evaluation's own rates, where
-    it has any, are `State.cond["rates"]`.
+    `silent`: roles that are read and get no output, so that they need no queries.   `rotate`: the rotary embedding of q and k; this
+    evaluation's own rates, where it has any, are `State.cond["rates"]`.
     """
 
     def __init__(
@@ -182,14 +211,19 @@ class JointAttention(nn.Module):
         self.silent, self.rotate = silent, rotate
 
     def forward(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        streams, own = state.streams, {n: self._of(state.streams[n].role or n) for n in inputs}
-        heads = {n: own[n].project(x, streams[n], call) for n, x in inputs.items()}
+        own = {n: self._of(state.role(n)) for n in inputs}
+        heard = [n for n in inputs if state.role(n) not in self.silent]
+        # A policy that makes plans finds every stream's queries; one that only looks finds what is computed without it.
+        planned = call is not None and not all(s.footprint.observes for s in call.hooked("attention", site.block))
+        asking = {n: x if planned or n in heard else x[:, :0] for n, x in inputs.items()}
+        queries = by_weights(own, asking, lambda its, x: (its.q(x, call),))
+        heads: dict[str, Heads] = {}
+        for name, (k, v) in by_weights(own, inputs, lambda its, x: (its.k(x, call), its.v(x, call))).items():
+            (q,) = queries[name]
+            heads[name] = own[name].split(q, k, v, state.streams[name])
         mixed = _hooks(self.mixing(state, inputs), site, call)(heads, None)
-        outputs: dict[str, Tensor] = {}
-        for name, x in mixed.items():
-            if (out := own[name].out) is not None:
-                outputs[name] = out(x.transpose(1, 2).flatten(2), call)
-        return outputs
+        out = by_weights(own, {n: mixed[n].transpose(1, 2).flatten(2) for n in heard}, lambda its, x: (its.written(x, call),))
+        return {n: x for n, (x,) in out.items()}
 
     def mixing(self, state: State, inputs: Mapping[str, Tensor]) -> Attend:
         """What mixes the heads' values; `inputs`: what the heads were projected from."""
@@ -206,8 +240,9 @@ class JointAttention(nn.Module):
         own, total = self._of(streams[0]), sum(tokens.get(s, 0) for s in streams)
         ratio = 1 if own.reduce is None else own.reduce.ratio
         reducing = 2 * total * own.shape.kv_width if ratio > 1 else 0
-        unwritten = sum(tokens.get(s, 0) for s in self.silent & set(streams)) * own.shape.width**2
-        return total * own.shape.projecting - unwritten + own.shape.cost(total, total // ratio**2) + reducing
+        silent = sum(tokens.get(s, 0) for s in self.silent & set(streams))
+        unasked = 2 * silent * own.shape.width * own.shape.width_in  # neither queries nor an output
+        return total * own.shape.projecting - unasked + own.shape.cost(total - silent, total // ratio**2) + reducing
 
     def _of(self, role: str) -> Projections:
         projections = self.projections[role if role in self.projections else ANY]

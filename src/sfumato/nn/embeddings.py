@@ -76,7 +76,8 @@ class PatchEmbedding(nn.Module):
             nn.init.zeros_(self.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)
+        # Laid out as tokens at once: every sum and norm of the network would else read across memory.
+        return self.proj(x).flatten(2).transpose(1, 2).contiguous()
 
 
 def token_grid(latents: Tensor, patch: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
 from ..core.state import State
-from .attention import ANY, JointAttention
+from .attention import ANY, JointAttention, by_weights
 from .mlp import MLP, shared_units
 from .modulation import Modulation, modulate
 from .norms import LayerNorm
@@ -67,24 +67,30 @@ class StreamsAttention(Branch):
 
 
 class StreamsMLP(Branch):
-    """An MLP for each role. With `reads`, it stands beside the branch of that name and takes its modulated tokens and gates."""
+    """An MLP for each role. With `reads`, it stands beside the branch of that name and takes its modulated tokens and gates.
+
+    `silent`: roles that are left as they are.
+    """
 
     name = "mlp"
 
-    def __init__(self, streams: tuple[str, ...], core: nn.ModuleDict, width: int, reads: str = "") -> None:
+    def __init__(
+        self, streams: tuple[str, ...], core: nn.ModuleDict, width: int, reads: str = "", silent: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__()
-        self.streams, self.reads, self.core = streams, reads, core
+        self.streams, self.reads, self.core, self.silent = streams, reads, core, silent
         if not reads:
             self.norm, self.modulation = LayerNorm(width), nn.ModuleDict({role: Modulation(width, 3) for role in core})
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if not self.reads:
             return modulated(self.modulation, self.norm, state, call)
-        lent = {n: f"{self.reads}.{n}" for n in state.streams}
+        lent = {n: f"{self.reads}.{n}" for n in state.streams if state.role(n) not in self.silent}
         return {n: state.cond[name] for n, name in lent.items()}, {n: state.cond[f"{name}.gate"] for n, name in lent.items()}
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {n: self.core[own(self.core, state.role(n)) or n](x, call) for n, x in inputs.items()}
+        mlps = {n: self.core[own(self.core, state.role(n)) or n] for n in inputs}
+        return {n: x for n, (x,) in by_weights(mlps, inputs, lambda mlp, x: (mlp(x, call),)).items()}
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)

@@ -27,6 +27,11 @@ class Linear(nn.Linear):
         self.role = role
         self.name = ""
 
+    def reset_parameters(self) -> None:
+        # On meta there is nothing to fill, and torch takes its time to find out.
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
     def forward(self, x: Tensor, call: Call | None = None) -> Tensor:
         if call is not None and self.name in call.adapters:
             return call.adapters[self.name](self, x, super().forward, call)

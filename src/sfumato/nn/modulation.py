@@ -37,7 +37,8 @@ class TableModulation(nn.Module):
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.randn(count, width) / width**0.5)
+        self.table = nn.Parameter(torch.empty(count, width))
+        nn.init.normal_(self.table, std=width**-0.5)
 
     def forward(self, shared: Tensor) -> tuple[Tensor, ...]:
         """shared (B, count | 1, width) -> vectors (B, 1, width)."""

@@ -1,8 +1,8 @@
 """A network's weights laid out once as the CPU's matrix kernels read them (oneDNN), instead of again in every product.
 
 An activation that follows a product joins its kernel. Nothing is approximated: sums are taken in another order, and in bf16 the activation
-reads the sum before it is rounded. The plain weights are let go: while it packs, a network stands in memory twice, after that once. It
-draws and does nothing else from then on.
+reads the sum before it is rounded. The plain weights are let go one by one: a network stands in memory once, and while it packs, one of its
+matrices twice. It draws and does nothing else from then on.
 """
 
 from __future__ import annotations
@@ -64,13 +64,12 @@ def pack(net: Network) -> Network:
             raise UsageError(f"{linear.name} is on {linear.weight.device}", "packing is for CPUs; move the network there first")
         if linear.weight.dtype not in (torch.float32, torch.bfloat16):
             raise UsageError(f"{linear.name} is {str(linear.weight.dtype).removeprefix('torch.')}", "packing is for float32 and bfloat16")
-    for parent, name, linear in linears:
+    while linears:
+        # Nobody else holds it: what is replaced here leaves memory at once.
+        parent, name, linear = linears.pop()
         if not isinstance(linear, Packed):
             setattr(parent, name, Packed(linear))
-    for parameter in net.parameters():
-        if not parameter.is_meta:
-            # Loaded weights lie in a file that is mapped as one: a norm that stays in it would keep all of it in memory.
-            parameter.data = parameter.data.clone()
+        del linear
     return net.eval().requires_grad_(False)
 
 

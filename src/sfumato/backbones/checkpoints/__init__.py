@@ -48,6 +48,8 @@ class Rule:
         if self.order:
             parts = tensor.chunk(len(self.order))
             tensor = torch.cat([parts[self.order.index(k)] for k in range(len(parts))])
+        if len(self.ours) == 1:
+            return (tensor,)
         shares = self.shares or (1,) * len(self.ours)
         return tensor.split([tensor.shape[self.dim] * s // sum(shares) for s in shares], dim=self.dim)
 

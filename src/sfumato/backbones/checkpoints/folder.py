@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ...core.config import from_dict
 from ...core.denoiser import Denoiser
 from ...core.errors import ConfigError, UnknownNameError
 from ...core.files import refuse_overwrite, write_json, write_tensors
+from ...core.memory import require_memory
 from ...core.program import Network
 from ...core.weights import WEIGHTS, Shards, assign_strictly, read_json
 from .. import Family, backbones
@@ -20,13 +23,14 @@ from . import Format, class_of, formats, of_family
 def load_network(folder: Path, dtype: torch.dtype | None = None) -> Network:
     """The network in `folder`, in eval mode; `dtype` None = as stored. Its config's `_class_name` says whose it is.
 
-    Tensors are read, renamed and cast one at a time. Raises `WeightsError` (missing, damaged, tensors that do not fit) and as
-    `empty_network` does.
+    Tensors are read, renamed and cast one at a time. Raises `WeightsError` (missing, damaged, tensors that do not fit), `TooLargeError`
+    before any is read, and as `empty_network` does.
     """
     net, form = empty_network(folder)
-    with Shards(folder) as stored:
-        pairs = stored.items() if form is None else form.to_ours(net.config, stored)
-        assign_strictly(net, {n: t if dtype is None else t.to(dtype) for n, t in pairs}, str(folder))
+    stored = Shards(folder)
+    require_memory(f"the network in {folder}", stored.bytes, dtype)
+    pairs = stored.items() if form is None else form.to_ours(net.config, stored)
+    assign_strictly(net, {n: t if dtype is None else t.to(dtype) for n, t in pairs}, str(folder))
     return net.eval()
 
 
@@ -36,8 +40,17 @@ def empty_network(folder: Path) -> tuple[Network, Format | None]:
     Raises `WeightsError` (no config), `ConfigError` (a flag not understood), `UnknownNameError` (an unsupported class, with the nearest).
     """
     family, form, shape = read_shape(folder)
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return family.network(shape), form
+
+
+class _Undrawn(TorchFunctionMode):
+    """Initial weights are not drawn: on meta there is nothing to fill, and torch's way of finding that out takes longer than loading."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def read_shape(folder: Path) -> tuple[Family, Format | None, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from ...backbones.checkpoints.folder import load_network
 from ...core.denoiser import Denoiser, Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError, UnknownNameError, UsageError, WeightsError
+from ...core.memory import require_memory
 from ...core.program import Network
-from ...core.weights import read_json
+from ...core.weights import pipeline_bytes, read_json
 from ...text.captions import cleaner, lowered
 from ...text.joined import Joined
 from ...text.labels import Labels
@@ -58,6 +60,7 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
     made_of = _asked(name, made_of, wishes)
     for component in (made_of.component, "vae"):
         refuse_pickles(folder / component)
+    require_memory(f"the pipeline in {folder}", partial(pipeline_bytes, folder), dtype, device)
     net, codec = load_network(folder / made_of.component), read_codec(folder / "vae")
     pipe = TextToImage(
         encoder=_encoder(folder, index, name, made_of, net, device, dtype),
