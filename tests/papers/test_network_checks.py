@@ -1,4 +1,4 @@
-"""Claims about networks whose exact checks alone are run: they hold, and they can fail."""
+"""Exact checks of claims about networks: they hold, and they can fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_exact_checks_hold(slug: str, count: int, tmp_path: Path) -> None:
     assert [f for f in report.findings if f.passed is not True] == []
     assert report.verdict == "not yet" and report.summary == f"{count}/{count} exact checks pass"
     with pytest.raises(UnknownNameError, match="unknown budget"):
-        reproduce(slug, "cpu", tmp_path)
+        reproduce(slug, "gpu", tmp_path)
 
 
 def test_experts_of_other_sizes_fail_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
