@@ -108,3 +108,17 @@ def test_files(tmp_path: Path) -> None:
             Perceptual.load(tmp_path)
     with pytest.raises(WeightsError, match="sfumato train perceptual"):
         Perceptual.load(tmp_path / "nowhere")
+
+
+def test_the_one_that_ships() -> None:
+    """A drawing that moved is far nearer than no drawing at all, which MSE hardly tells apart."""
+    far = Perceptual.load()
+    assert sum(p.numel() for p in far.net.parameters()) < 1_000_000
+    for group in ("taught", "kept back"):
+        assert far.card["held_out"][group]["perceptual"]["order"]["low"] > 0.98
+    ys, xs = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
+    ring = (((xs.square() + ys.square()).sqrt() - 0.6).abs() < 0.06).float() + ((xs - 0.1).abs() + ys.abs() < 0.25).float()
+    drawn = (1 - 2 * ring.clamp(0, 1)).expand(1, 3, 96, 96)
+    moved, paper = drawn.roll(4, 3), torch.ones_like(drawn)
+    assert float((paper - drawn).square().mean()) < 1.3 * float((moved - drawn).square().mean())
+    assert float(far(paper, drawn)) > 3 * float(far(moved, drawn)) > 0
