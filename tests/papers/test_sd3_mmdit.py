@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from sfumato.backbones.mmdit import MMDiTConfig
+from sfumato.core.attention import Heads, attend
+from sfumato.core.call import Call, Footprint, Site
 from sfumato.core.errors import DataError
 from sfumato.objectives.times import LogitNormal
 from sfumato.papers import sd3_mmdit, trial
 from sfumato.papers.claims import Budget, reproduce
+from sfumato.papers.norm_study import Logits
 from sfumato.papers.study import Cell, Metric, Results
 from sfumato.papers.trial import Trial
 from sfumato.papers.world import World, open_world
@@ -39,8 +43,7 @@ def test_a_wrong_shift_fails_the_smoke_check(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_comparison_runs_from_drawings_to_record(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sd3_mmdit.TRIALS, "cpu", MICRO)
-    monkeypatch.setitem(sd3_mmdit.SHAPES, "cpu", SHAPE)
+    monkeypatch.setitem(sd3_mmdit.PLANS, "cpu", sd3_mmdit.Plan(SHAPE, MICRO, MICRO, 8))
     monkeypatch.setattr(sd3_mmdit, "open_world", lambda budget: world)
     report = reproduce("sd3-mmdit", "cpu", tmp_path / "claims", work=tmp_path / "work")
     assert report.verdict in ("reproduced", "partly", "not reproduced") and report.seeds == (0, 1)
@@ -52,8 +55,14 @@ def test_the_comparison_runs_from_drawings_to_record(world: World, tmp_path: Pat
         assert 0 <= found[f"concept named right, 10 steps: {arm}"]["found"] <= 1
     assert record["pictures"] == [f"sd3-mmdit/cpu-{name}" for name in ("curves.svg", "logit-normal-5-steps.png", "uniform-5-steps.png")]
     assert all((tmp_path / "claims" / picture).stat().st_size > 500 for picture in record["pictures"])
-    cells = sorted(path.parent.name.rsplit("-", 1)[0] for path in (tmp_path / "work" / "sd3-mmdit").glob("*/result.json"))
-    assert cells == ["logit-normal-0", "logit-normal-1", "uniform-0", "uniform-1"] and not list(tmp_path.rglob("train"))
+    for arm in ("QK-norm", "no QK-norm"):
+        early, late, growth = (
+            found[f"largest logit of the last blocks, {when}: {arm}"]["found"] for when in ("early", "late", "late over early")
+        )
+        assert early != late and growth > 0
+    cells = sorted(path.parent.name.rsplit("-", 1)[0] for path in (tmp_path / "work").glob("sd3-mmdit*/*/result.json"))
+    assert cells == sorted(f"{arm}-{seed}" for arm in ("logit-normal", "uniform", "QK-norm", "no QK-norm") for seed in (0, 1))
+    assert not list(tmp_path.rglob("train"))
 
     def never(*arguments: object) -> Cell:
         raise AssertionError("a finished cell was run again")
@@ -69,24 +78,59 @@ def test_without_drawings_the_way_to_them_is_told(tmp_path: Path, monkeypatch: p
         open_world(Budget("cpu", work=tmp_path))
 
 
+GROWTH = (Metric("growth", ""),)
+GREW = Results(GROWTH, {"QK-norm": [Cell({"growth": 1.1}, 1)] * 3, "no QK-norm": [Cell({"growth": 2.0}, 1)] * 3}, {})
+
+
 @pytest.mark.parametrize(
     ("at_5", "at_50", "verdict"),
-    [((1, 1, 1), 1, "reproduced"), ((1, -1, 1), 1, "partly"), ((1, 1, 1), -1, "partly"), ((-1, 1, -1), -1, "not reproduced")],
+    [((1, 1, 1), 1, "reproduced"), ((1, -1, 1), 1, "partly"), ((1, 1, 1), -1, "partly"), ((-1, 1, -1), -1, "partly")],
 )
-def test_the_rule(at_5: tuple[int, ...], at_50: int, verdict: str) -> None:
+def test_the_rule_of_times(at_5: tuple[int, ...], at_50: int, verdict: str) -> None:
     """Positive = the new arm is better. At 50 steps there are two metrics, so that they outweigh the one at 5."""
     metrics = (Metric("frechet@5", ""), Metric("frechet@50", ""), Metric("concept@50", "", "higher"))
     new = [Cell({"frechet@5": 10.0 - gain, "frechet@50": 10.0 - at_50, "concept@50": 0.5 + 0.1 * at_50}, 1) for gain in at_5]
     old = [Cell({"frechet@5": 10.0, "frechet@50": 10.0, "concept@50": 0.5}, 1) for _ in at_5]
-    assert sd3_mmdit.verdict(Results(metrics, {"logit-normal": new, "uniform": old}, {}))[0] == verdict
+    reached, _, findings = sd3_mmdit.verdict(Results(metrics, {"logit-normal": new, "uniform": old}, {}), GREW)
+    assert reached == verdict and [f.passed for f in findings[:2]] == [at_50 > 0, min(at_5) > 0]
+
+
+@pytest.mark.parametrize(
+    ("normed", "bare", "passed"),
+    [
+        ((1.1, 1.2, 1.0), (2.0, 1.9, 2.2), (True, True)),
+        ((1.1, 1.2, 1.0), (0.9, 1.2, 1.0), (False, False)),
+        ((2.2, 2.1, 2.3), (2.0, 1.9, 2.2), (True, False)),
+        ((1.1, 1.2, 1.0), (2.0, None, 2.2), (True, True)),
+        ((1.1, None, 1.0), (2.0, 1.9, 2.2), (True, False)),
+        ((1.1, None, 1.0), (2.0, None, 2.2), (False, False)),
+    ],
+)
+def test_the_rule_of_norms(normed: tuple[float | None, ...], bare: tuple[float | None, ...], passed: tuple[bool, bool]) -> None:
+    """None = training did not stay finite."""
+    cells = {arm: [Cell({"growth": g}, 1) for g in found] for arm, found in (("QK-norm", normed), ("no QK-norm", bare))}
+    assert tuple(f.passed for f in sd3_mmdit.grown(Results(GROWTH, cells, {}))) == passed
+
+
+def test_the_largest_logit_is_what_attention_computes() -> None:
+    """Of two streams, one with a padded key, which would be the largest."""
+    q, k = torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 2, 4)
+    q[..., 0], k[0, 0, 0, 0], k[0, 0, 1, 0] = -3.0, 2.0, 9.0
+    picture, text = Heads(q, q * 0, q), Heads(q[:, :, :0], k, k, keep=torch.tensor([[True, False]]))
+    logits = Logits(Footprint(frozenset({"attention"}), observes=True))
+    heard = logits.attention(Site(0, "attention"), {"image": picture, "text": text}, attend, Call())
+    assert logits.largest().tolist() == [3.0 * 2.0 / 2.0]
+    assert all(torch.equal(heard[n], x) for n, x in attend({"image": picture, "text": text}, None).items())
 
 
 def test_too_few_pictures_reach_no_verdict() -> None:
     cells = [Cell({"frechet@5": None}, 1)]
-    reached, summary, findings = sd3_mmdit.verdict(Results((Metric("frechet@5", ""),), {"logit-normal": cells, "uniform": cells}, {}))
+    laws = Results((Metric("frechet@5", ""),), {"logit-normal": cells, "uniform": cells}, {})
+    reached, summary, findings = sd3_mmdit.verdict(laws, GREW)
     assert reached == "not yet" and "too few" in summary and not findings
 
 
-def test_a_trial_can_be_shrunk() -> None:
-    full = sd3_mmdit.TRIALS["cpu"]
-    assert full.scaled(1.0) is full and (full.scaled(0.01).images, full.scaled(0.01).pictures) == (448, 3)
+def test_a_plan_can_be_shrunk() -> None:
+    full = sd3_mmdit.PLANS["cpu"]
+    small = full.scaled(0.01)
+    assert full.scaled(1.0) is full and (small.times.images, small.times.pictures, small.norms.images, small.early) == (448, 3, 128, 64)

@@ -11,14 +11,13 @@ import torch
 from ..backbones.nextdit import NextDiT
 from ..core.config import to_dict
 from ..core.errors import NonFiniteError
-from ..core.rng import normal
 from ..core.state import Stream
 from ..sampling.policies.extrapolation import Extrapolation
 from ..training.diffusion import DiffusionTask
 from .claims import Budget
 from .study import Cell, Metric, Results, Study
 from .trial import Arm, Trial, trained
-from .trial_measures import LEVELS, judged, judgements, losses
+from .trial_measures import judged, judgements, losses, probes
 from .world import World
 
 GROWTH = (Metric("loss", "validation loss"), Metric("growth", "largest activation, last block over first"))
@@ -42,13 +41,8 @@ def learn_depths(name: str, arms: Mapping[str, Arm], trial: Trial, world: World,
 @torch.no_grad()
 def growth(task: DiffusionTask, world: World, pictures: int = 64) -> float:
     """The largest activation behind the last block over that behind the first; geometric mean over held-out drawings and noise levels."""
-    net, data = task.net, world.validation
-    x0 = data.latents[:pictures].float()
-    eps = torch.stack([normal(x0.shape[1:], (row, "growth", 0)) for row in range(len(x0))])
-    cond = world.table(data, net).conditions(data.captions[:pictures, 1])
-    logs = []
-    for t in LEVELS:
-        sample = task.objective.at(x0, eps, torch.full((len(x0),), t))
+    net, logs = task.net, list[torch.Tensor]()
+    for sample, cond in probes(task, world, "growth", pictures):
         state = net.start({"image": Stream(sample.x_t, t=sample.t)}, cond)
         first = net.run(state, 0, 1)
         last = net.run(first, 1, len(net.blocks))

@@ -79,11 +79,6 @@ class Trial:
         return (arm.images or self.images) // self.batch
 
 
-def compare(name: str, arms: Mapping[str, Arm], trial: Trial, world: World, budget: Budget, rule: Rule) -> Outcome:
-    """Run the study at equal pictures and draw its own. `rule(results)` gives verdict, summary and the findings they rest on."""
-    return concluded(run_study(name, arms, trial, world, budget), trial, budget, rule)
-
-
 def run_study(name: str, arms: Mapping[str, Arm], trial: Trial, world: World, budget: Budget, equal: Equal = "images") -> Results:
     """Train and measure every arm with every seed."""
     setting = {**to_dict(trial), "world": world.mark, "device": budget.device}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..core.conditions import Conditions
 from ..core.denoiser import Denoiser
 from ..core.files import write_bytes
 from ..core.program import Network
 from ..core.rng import normal
 from ..evaluate.evaluate import evaluate
+from ..objectives.denoising import Sample
 from ..training.diffusion import DiffusionTask
 from .claims import Budget
 from .plots import Line, Panel, chart
@@ -86,6 +88,16 @@ def losses(
             errors.append(task.objective.loss(denoiser.out(sample.x_t, sample.t, cond).pred["image"], sample))
         found[f"loss@{t:g}"] = float(torch.cat(errors).mean())
     return {"loss": sum(found.values()) / len(found), **found}
+
+
+def probes(task: DiffusionTask, world: World, purpose: str, pictures: int = 64) -> Iterator[tuple[Sample, Conditions]]:
+    """The first held-out drawings at each of `LEVELS`, with noise named by `purpose`, and their second captions."""
+    device, data = next(task.net.parameters()).device, world.validation
+    x0 = data.latents[:pictures].float().to(device)
+    eps = torch.stack([normal(x0.shape[1:], (row, purpose, 0)) for row in range(len(x0))]).to(device)
+    cond = world.table(data, task.net).conditions(data.captions[:pictures, 1]).to(device)
+    for t in LEVELS:
+        yield task.objective.at(x0, eps, torch.full((len(x0),), t, device=device)), cond
 
 
 def draw_results(trial: Trial, results: Results, budget: Budget) -> tuple[Path, ...]:
