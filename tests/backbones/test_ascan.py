@@ -16,11 +16,11 @@ from sfumato.core.errors import ConfigError, UnknownNameError
 from sfumato.core.program import Block
 from sfumato.core.registry import Registry
 from sfumato.core.state import State, Stream
-from sfumato.nn.attention import AttentionShape
 from sfumato.nn.conv import Down, FusedConv, Up
 from sfumato.nn.layout import asymmetric, parse_layout
 from sfumato.nn.parallel import parallel
 from sfumato.nn.positions import Rotary, grid_coordinates
+from sfumato.nn.projections import AttentionShape
 from sfumato.nn.rewires import Merge, Place, Push
 
 WIDTH, GRID = 8, (4, 6)

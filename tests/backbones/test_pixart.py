@@ -13,7 +13,7 @@ from sfumato.backbones.pixart import PixArtConfig, tiny
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.errors import ConfigError, UsageError
 from sfumato.core.state import Stream
-from sfumato.nn.attention import Reducer
+from sfumato.nn.projections import Reducer
 
 
 def words(lengths: list[int], seed: int = 0) -> Conditions:

@@ -21,10 +21,11 @@ from sfumato.core.conditions import Conditions
 from sfumato.core.errors import ConfigError, ConflictError, UsageError
 from sfumato.core.program import Block
 from sfumato.core.state import State, Stream
-from sfumato.nn.attention import AttentionShape, JointAttention, PrefixAttention
+from sfumato.nn.attention import JointAttention, PrefixAttention
 from sfumato.nn.conv import Down, Residual, Up
 from sfumato.nn.embeddings import sinusoid
 from sfumato.nn.grids import plane, tokens
+from sfumato.nn.projections import AttentionShape
 
 FOUR = (320, 640, 1280, 1280)
 SD15: dict[str, Any] = {

@@ -11,8 +11,9 @@ from sfumato.core.call import Call, Site
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.program import Branch
 from sfumato.core.state import State
-from sfumato.nn.attention import AttentionShape, JointAttention
+from sfumato.nn.attention import JointAttention
 from sfumato.nn.mlp import MLP
+from sfumato.nn.projections import AttentionShape
 
 
 class Attention(Branch):

@@ -18,13 +18,14 @@ from sfumato.core.call import ByStream, Call, Core, Footprint, Session, Site
 from sfumato.core.conditions import Conditions, Slot, Tokens, nulled
 from sfumato.core.program import Block, Branch
 from sfumato.core.state import State, Stream
-from sfumato.nn.attention import AttentionShape, JointAttention
+from sfumato.nn.attention import JointAttention
 from sfumato.nn.embeddings import MLPEmbedding
 from sfumato.nn.joint import StreamsMLP
 from sfumato.nn.linear import Linear, name_linears
 from sfumato.nn.mlp import MLP
 from sfumato.nn.modulation import Modulation, modulate
 from sfumato.nn.norms import LayerNorm
+from sfumato.nn.projections import AttentionShape
 
 from .sketches import prompt, same, seeded, weights
 

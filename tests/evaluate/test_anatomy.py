@@ -10,7 +10,7 @@ import pytest
 import resvg_py
 from PIL import Image
 from tests.builders import codec, mmdit
-from tests.pipelines.peers import flux, saved
+from tests.pipelines.peers import TOKENS, flux, saved, unidiffuser
 
 import sfumato
 from sfumato.backbones import backbones
@@ -79,6 +79,15 @@ def test_a_published_pipeline_is_counted_whole(tmp_path: Path) -> None:
     found = anatomy(sfumato.load(saved(flux(), tmp_path / "flux"), text_tokens=20), (16, 16))
     assert [part.name for part in found.parts] == ["text_encoder", "text_encoder_2", "network", "codec"]
     assert found.lanes == 1, "it is told its guidance"
+
+
+def test_a_network_of_several_streams_is_counted_whole(tmp_path: Path) -> None:
+    pipe = sfumato.load(saved(unidiffuser(), tmp_path / "unidiffuser"))
+    found = anatomy(pipe, (16, 12))
+    assert [part.name for part in found.parts] == ["text_encoder", "network", "codec", "captioner", "image_encoder"]
+    assert found.tokens == {"image": 4 * 3, "clip": 1, "text": TOKENS, "time": 3} and found.lanes == 2
+    _, drawn = profile(lambda: pipe("a b", steps=1, guidance=1.0, size=(16, 12)), {"network": pipe.denoiser.net})
+    assert found.flops == drawn.total(lambda row: row.stage == "network").flops and found.outside > 0
 
 
 def test_impossible_requests() -> None:

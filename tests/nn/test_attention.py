@@ -8,7 +8,8 @@ from sfumato.core.attention import Group, Heads, Stored, attend
 from sfumato.core.call import Site
 from sfumato.core.errors import ConfigError
 from sfumato.core.state import State, Stream
-from sfumato.nn.attention import AttentionShape, JointAttention
+from sfumato.nn.attention import JointAttention
+from sfumato.nn.projections import AttentionShape
 
 SITE = Site(0, "attention")
 

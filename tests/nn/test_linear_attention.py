@@ -15,8 +15,8 @@ from sfumato.core.conditions import Conditions
 from sfumato.core.errors import ConfigError, ConflictError
 from sfumato.core.program import Network
 from sfumato.core.state import State, Stream
-from sfumato.nn.attention import AttentionShape
 from sfumato.nn.linear_attention import FLOOR, LocalLinearAttention, self_attention
+from sfumato.nn.projections import AttentionShape
 
 GRID, WIDTH = (3, 5), 12
 KINDS = ("linear", "linear+v", "linear+x")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sfumato.core.state import State
-from sfumato.nn.attention import Reducer
+from sfumato.nn.projections import Reducer
 from sfumato.papers import pixart_sigma, uvit_scaling
 from sfumato.papers.claims import reproduce
 

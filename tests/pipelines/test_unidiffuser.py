@@ -19,7 +19,6 @@ import sfumato
 from sfumato.core.errors import ConfigError, SfumatoError, UsageError, WeightsError
 from sfumato.core.rng import Rows
 from sfumato.core.weights import WEIGHTS
-from sfumato.evaluate.anatomy import anatomy
 from sfumato.pipelines import redraw
 from sfumato.pipelines.unidiffuser import UniDiffuser
 from sfumato.sampling.guidance import Guide
@@ -167,7 +166,7 @@ def test_what_it_cannot_do_is_said(tmp_path: Path):
         (lambda: pipe.captions([]), "at least one picture"),
         (lambda: pipe.pairs(0), "num is 0"),
         (lambda: pipe.save(tmp_path / "ours"), "no place in sfumato"),
-        (lambda: anatomy(pipe), "no slot"),
+        (lambda: pipe.conditions(["a red house"]), "no slot"),
     ]
     for attempt, told in wrong:
         with pytest.raises(UsageError, match=told):

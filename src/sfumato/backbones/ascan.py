@@ -27,7 +27,6 @@ from ..core.errors import ConfigError
 from ..core.program import Block, Network, SiteInfo
 from ..core.registry import Registry
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape
 from ..nn.conv import Down, FusedConv, Up
 from ..nn.embeddings import TimeEmbedding
 from ..nn.grids import at_level, plane, tokens
@@ -36,6 +35,7 @@ from ..nn.linear import name_linears
 from ..nn.norms import GroupNorm
 from ..nn.parallel import parallel
 from ..nn.positions import Rotary, grid_coordinates
+from ..nn.projections import AttentionShape
 from ..nn.rewires import Merge, Place, Push
 from . import Family
 

@@ -20,7 +20,6 @@ from ..core.conditions import Conditions, Slot
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape
 from ..nn.embeddings import PatchEmbedding, TimeEmbedding, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.linear_attention import SelfAttention, self_attention
@@ -29,6 +28,7 @@ from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.picture import PICTURE, ModulatedAttention, ModulatedMLP
 from ..nn.positions import sincos_2d
+from ..nn.projections import AttentionShape
 from . import Family
 
 

@@ -22,7 +22,7 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
-from ..nn.attention import ANY, AttentionShape, JointAttention
+from ..nn.attention import ANY, JointAttention
 from ..nn.embeddings import MLPEmbedding, TimeEmbedding, pack, token_grid, unpack
 from ..nn.joint import StreamsAttention, StreamsMLP
 from ..nn.linear import Linear, name_linears
@@ -30,6 +30,7 @@ from ..nn.mlp import MLP
 from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.positions import Rotary, grid_coordinates
+from ..nn.projections import AttentionShape
 from . import Family
 
 STREAMS = ("text", "image")

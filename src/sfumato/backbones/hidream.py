@@ -26,7 +26,7 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Block, Network, Rewire, SiteInfo
 from ..core.state import State, Stream
-from ..nn.attention import ANY, AttentionShape, JointAttention
+from ..nn.attention import ANY, JointAttention
 from ..nn.embeddings import MLPEmbedding, TimeEmbedding, patchify, token_grid, unpatchify
 from ..nn.joint import StreamsAttention, StreamsMLP, own
 from ..nn.linear import Linear, name_linears
@@ -35,6 +35,7 @@ from ..nn.modulation import Modulation, modulate
 from ..nn.moe import MixtureOfExperts
 from ..nn.norms import LayerNorm
 from ..nn.positions import Rotary, grid_coordinates
+from ..nn.projections import AttentionShape
 from . import Family
 
 ROLES = {"image": "image", "padding": "image", "text": "text", "last": "text", "tap": "text"}

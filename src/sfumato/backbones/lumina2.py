@@ -23,13 +23,14 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
-from ..nn.attention import ANY, AttentionShape, JointAttention
+from ..nn.attention import ANY, JointAttention
 from ..nn.embeddings import TimeEmbedding, patchify, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import SwiGLU
 from ..nn.modulation import Modulation
 from ..nn.norms import LayerNorm, RMSNorm
 from ..nn.positions import Rotary, grid_coordinates
+from ..nn.projections import AttentionShape
 from ..nn.sandwich import SandwichAttention, SandwichMLP
 from . import Family
 

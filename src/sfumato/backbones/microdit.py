@@ -27,7 +27,7 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Block, Network, Rewire, SiteInfo
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape, CrossAttention, JointAttention
+from ..nn.attention import CrossAttention, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, pooled, token_grid, unpatchify
 from ..nn.expert_choice import ExpertChoice
 from ..nn.linear import Linear, name_linears
@@ -36,6 +36,7 @@ from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.picture import PICTURE, ModulatedAttention, ModulatedMLP, PictureCross, PlainAttention, PlainMLP
 from ..nn.positions import sincos_2d
+from ..nn.projections import AttentionShape
 from ..nn.rewires import Gather, Project, scattered
 from . import Family
 

@@ -23,7 +23,7 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape, JointAttention
+from ..nn.attention import JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
 from ..nn.joint import StreamsAttention, StreamsMLP
 from ..nn.linear import Linear, name_linears
@@ -31,6 +31,7 @@ from ..nn.mlp import MLP
 from ..nn.modulation import Modulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.positions import sincos_2d
+from ..nn.projections import AttentionShape
 from . import Family
 
 STREAMS = ("image", "text")

@@ -22,13 +22,14 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError
 from ..core.program import Block, Network
 from ..core.state import Pair, State, Stream
-from ..nn.attention import AttentionShape, GatedAttention
+from ..nn.attention import GatedAttention
 from ..nn.embeddings import TimeEmbedding, pack, pooled, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import SwiGLU
 from ..nn.modulation import Modulation
 from ..nn.norms import LayerNorm, RMSNorm
 from ..nn.positions import Rotary, grid_coordinates
+from ..nn.projections import AttentionShape
 from ..nn.sandwich import SandwichAttention, SandwichMLP
 from . import Family
 

@@ -23,7 +23,7 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape, CrossAttention
+from ..nn.attention import CrossAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, sinusoid, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.linear_attention import SelfAttention, self_attention
@@ -32,6 +32,7 @@ from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm
 from ..nn.picture import PictureAttention, PictureCross, PictureMLP, initialise_crossed
 from ..nn.positions import sincos_2d
+from ..nn.projections import AttentionShape
 from . import Family
 
 

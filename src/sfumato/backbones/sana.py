@@ -23,7 +23,7 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape, CrossAttention, LinearAttention
+from ..nn.attention import CrossAttention, LinearAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MixFFN
@@ -31,6 +31,7 @@ from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm, RMSNorm
 from ..nn.picture import PictureAttention, PictureCross, PictureMixer, initialise_crossed
 from ..nn.positions import sincos_2d
+from ..nn.projections import AttentionShape
 from . import Family
 
 

@@ -24,12 +24,12 @@ from ..core.conditions import Conditions
 from ..core.errors import UsageError
 from ..core.program import Block, Network, SiteInfo
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape
 from ..nn.conv import Down, Residual, Up
 from ..nn.embeddings import MLPEmbedding, TimeEmbedding, sinusoid
 from ..nn.grids import at_level, plane, tokens
 from ..nn.linear import Linear, name_linears
 from ..nn.norms import GroupNorm
+from ..nn.projections import AttentionShape
 from ..nn.rewires import Join, Push
 from ..nn.stack import Enter, Leave, PrefixBranch, layer
 from . import Family

@@ -23,11 +23,12 @@ from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Block, Network
 from ..core.state import State, Stream
-from ..nn.attention import ANY, AttentionShape, JointAttention
+from ..nn.attention import ANY, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, sinusoid, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP
 from ..nn.picture import PlainAttention, PlainMLP
+from ..nn.projections import AttentionShape
 from ..nn.rewires import skipped
 from . import Family
 

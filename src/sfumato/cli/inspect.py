@@ -123,7 +123,6 @@ class Inspect(Verb):
         settings = self._settings()
         paths = self._paths(self.out or Path("out") / f"inspect-{Path(self.model or MODEL).name}", "profile", "json", "svg")
         pipe = self._load()
-        from ..evaluate.anatomy import modules
         from ..evaluate.profile_report import ProfileReport
         from ..evaluate.profiler import profile
         from ..evaluate.roofline import measured
@@ -137,7 +136,7 @@ class Inspect(Verb):
                 pipe(PROFILED, **options)
                 plain.append(time.perf_counter() - started)
                 update("runs", i + 1, PLAIN_RUNS + 2)
-            drawn, seen = profile(lambda: pipe(PROFILED, **options), modules(pipe))
+            drawn, seen = profile(lambda: pipe(PROFILED, **options), pipe.modules())
         made = drawn.settings
         title = f"{pipe.identity['name']}, {made['size'][1]}x{made['size'][0]}, {made['steps']} steps, guidance {made['guidance']:g}"
         told = {**made, "prompt": PROFILED, "seed": self.seed or 0, "plain_runs": PLAIN_RUNS}

@@ -6,7 +6,6 @@ Costs are counted, not estimated: the network runs once, for one row, under the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,8 @@ from torch import nn
 
 from ..core.config import to_dict
 from ..core.errors import UsageError
-from ..core.state import Stream
 from ..core.svg import COLOURS, document, label, si
 from ..pipelines import TextToImage
-from ..pipelines.conditioning import text_models
 from .profiler import Profile, profile
 
 if TYPE_CHECKING:
@@ -154,7 +151,7 @@ def anatomy(pipe: TextToImage, size: tuple[int, int] | None = None, text_tokens:
         family=type(net).__name__,
         size=size,
         tokens=tokens,
-        parts=tuple(_part(name, module) for name, module in modules(pipe).items()),
+        parts=tuple(_part(name, module) for name, module in pipe.modules().items()),
         sites=sites,
         flops=seen.total().flops,
         lanes=1 if (pipe.defaults.cfg if pipe.told_guidance else pipe.defaults.guidance) == 1.0 else 2,
@@ -164,23 +161,11 @@ def anatomy(pipe: TextToImage, size: tuple[int, int] | None = None, text_tokens:
 
 def evaluation(pipe: TextToImage, size: tuple[int, int], text_tokens: int) -> tuple[dict[str, int], Profile]:
     """(tokens by stream, the profile) of one evaluation of the network for one row of noise."""
-    net, codec = pipe.denoiser.net, pipe.codec
-    conds, _ = pipe.conditions(["a" if text_tokens else "0"], at_least=text_tokens)
-    x = torch.zeros(1, codec.latent_channels, *(n // codec.factor for n in size), device=pipe.device)
-    streams = {"image": Stream(x, t=torch.ones(1, device=pipe.device))}
+    net, (streams, cond) = pipe.denoiser.net, pipe.example(size, text_tokens)
     with torch.no_grad():
-        _, seen = profile(lambda: net(streams, conds["cond"].to(pipe.device)), {"network": net})
-        tokens = {name: stream.x.shape[1] for name, stream in net.start(streams, conds["cond"].to(pipe.device)).streams.items()}
+        _, seen = profile(lambda: net(streams, cond), {"network": net})
+        tokens = {name: stream.x.shape[1] for name, stream in net.start(streams, cond).streams.items()}
     return tokens, seen
-
-
-def modules(pipe: TextToImage) -> dict[str, nn.Module]:
-    """A pipeline's networks by stage; published text encoders by their folders, of one that ships those it holds."""
-    if published := text_models(pipe.encoder):
-        return {**published, "network": pipe.denoiser.net, "codec": pipe.codec}
-    held = [value for value in vars(pipe.encoder).values() if isinstance(value, nn.Module)]
-    text: Mapping[str, nn.Module] = {"text" if len(held) == 1 else f"text_{i}": module for i, module in enumerate(held, 1)}
-    return {**text, "network": pipe.denoiser.net, "codec": pipe.codec}
 
 
 def _part(name: str, module: nn.Module) -> Part:

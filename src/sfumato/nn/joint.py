@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from ..core.call import Call, Site
 from ..core.program import Branch, SiteInfo
 from ..core.state import State
-from .attention import ANY, JointAttention, by_weights
+from .attention import ANY, JointAttention
 from .mlp import MLP, shared_units
 from .modulation import Modulation, modulate
 from .norms import LayerNorm
+from .projections import by_weights
 
 
 def own(layers: nn.ModuleDict, role: str) -> str | None:

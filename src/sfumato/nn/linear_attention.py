@@ -17,8 +17,9 @@ from ..core.attention import Attend, Heads, Plan, linear_attend
 from ..core.errors import ConfigError
 from ..core.program import Units
 from ..core.state import State
-from .attention import AttentionShape, JointAttention, LinearAttention
+from .attention import JointAttention, LinearAttention
 from .grids import plane, tokens
+from .projections import AttentionShape
 
 SelfAttention = Literal["softmax", "linear", "linear+v", "linear+x"]
 # The published code's guard against a query that is nowhere positive: it then listens to all keys alike.

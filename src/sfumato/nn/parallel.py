@@ -13,9 +13,10 @@ from ..core.attention import Rotate
 from ..core.call import Call
 from ..core.program import Block, Branch
 from ..core.state import State
-from .attention import AttentionShape, CrossAttention, JointAttention
+from .attention import CrossAttention, JointAttention
 from .mlp import MLP
 from .picture import PICTURE, Attending, PictureMLP
+from .projections import AttentionShape
 
 Prepared = tuple[dict[str, Tensor], dict[str, Tensor]]
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from ..core.call import Call, Site
 from ..core.program import Block, Branch, Rewire, SiteInfo
 from ..core.state import State
-from .attention import AttentionShape, CrossAttention, JointAttention, PrefixAttention
+from .attention import CrossAttention, JointAttention, PrefixAttention
 from .linear import Linear
 from .mlp import GEGLU
 from .norms import GroupNorm
 from .picture import PICTURE, PictureAttention, PictureCross, PlainAttention, PlainMLP
+from .projections import AttentionShape
 
 # The norm before a stack has an eps of its own in every published U-Net, whatever the others'.
 EPS = 1e-6

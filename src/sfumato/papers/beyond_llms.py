@@ -17,7 +17,6 @@ from ..core.conditions import Conditions, Tokens
 from ..core.files import write_bytes
 from ..core.rng import generator
 from ..core.state import Stream
-from ..evaluate.anatomy import modules
 from ..evaluate.profile_report import ProfileReport
 from ..evaluate.profiler import Profile, Work, profile
 from ..evaluate.roofline import amdahl, attention, linear, measured
@@ -54,8 +53,8 @@ def measure(budget: Budget) -> Outcome:
     unet = random_unet(budget.scale).to(budget.device)
     x, text = torch.zeros(2, 4, SIDE, SIDE, device=budget.device), torch.zeros(2, 77, TEXT_WIDTH, device=budget.device)
     convolved = middle(repeats, lambda: unet(x, 0.5, text), {"network": unet})
-    drawn = middle(repeats, lambda: pipe("a red heart, noto style", steps=steps), modules(pipe))
-    batched = profile(lambda: pipe(["a red heart, noto style"] * BATCH, steps=1, guidance=1.0), modules(pipe))[1]
+    drawn = middle(repeats, lambda: pipe("a red heart, noto style", steps=steps), pipe.modules())
+    batched = profile(lambda: pipe(["a red heart, noto style"] * BATCH, steps=1, guidance=1.0), pipe.modules())[1]
     machine = measured(pipe.device, torch.float32)
     pictures = []
     for name, seen in (("unet", convolved), ("transformer", drawn)):

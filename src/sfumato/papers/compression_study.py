@@ -13,7 +13,7 @@ from torch import nn
 from ..backbones.pixart import PixArt
 from ..core.config import to_dict
 from ..core.denoiser import Denoiser
-from ..nn.attention import Reducer
+from ..nn.projections import Reducer
 from ..training.diffusion import DiffusionTask
 from .claims import Budget
 from .inputs import asked

@@ -15,8 +15,8 @@ from ..core.attention import Heads, linear_attend
 from ..core.call import Site
 from ..core.rng import normal
 from ..core.state import State, Stream
-from ..nn.attention import AttentionShape
 from ..nn.linear_attention import FLOOR, LocalLinearAttention
+from ..nn.projections import AttentionShape
 from .claims import Budget, Claim, Finding, Outcome, exact
 from .inputs import asked, gap
 

@@ -15,8 +15,8 @@ from torch.nn.functional import avg_pool2d, interpolate, layer_norm
 from ..backbones.pixart import PixArtConfig, tiny
 from ..core.rng import generator
 from ..core.state import State, Stream
-from ..nn.attention import Projections, Reducer
 from ..nn.positions import corner_coordinates
+from ..nn.projections import Projections, Reducer
 from .claims import Budget, Claim, Finding, Outcome, Verdict, exact, shown
 from .compression_study import Compression, compressed, learn_compressed, speed
 from .inputs import asked, gap, parameters

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..codecs.autoencoder import Autoencoder
 from ..core.call import Policy, Session
-from ..core.conditions import Slot
+from ..core.conditions import Conditions, Slot
 from ..core.config import to_dict
 from ..core.denoiser import Denoiser
 from ..core.errors import UsageError
 from ..core.rng import Rows
-from ..core.state import require_finite
+from ..core.state import Stream, require_finite
 from ..sampling.guidance import ClassifierFree
 from ..sampling.loop import OnStep, draw
 from ..sampling.ode import DrawRequest, Ode
@@ -245,6 +245,22 @@ class TextToImage:
     ) -> tuple[Lanes, tuple[str, ...]]:
         """Conditions by lane and notes on truncation, at the model's own size and guidance. See `Conditioning.lanes`."""
         return self._conditioning().lanes(prompts, negative, weight, self.defaults.size, self.defaults.guidance, at_least)
+
+    def example(self, size: tuple[int, int], text_tokens: int) -> tuple[Mapping[str, Stream], Conditions]:
+        """What the network reads in one evaluation, of one row: nothing drawn yet, and a prompt of at least `text_tokens` tokens (0: a
+        class).
+        """
+        conds, _ = self.conditions(["a" if text_tokens else "0"], at_least=text_tokens)
+        latents = torch.zeros(1, self.codec.latent_channels, *(n // self.codec.factor for n in size), device=self.device)
+        return {"image": Stream(latents, t=torch.ones(1, device=self.device))}, conds["cond"].to(self.device)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks by stage; published text encoders by their folders, of one that ships those it holds."""
+        text: Mapping[str, nn.Module] = text_models(self.encoder)
+        if not text:
+            held = [value for value in vars(self.encoder).values() if isinstance(value, nn.Module)]
+            text = {"text" if len(held) == 1 else f"text_{i}": module for i, module in enumerate(held, 1)}
+        return {**text, "network": self.denoiser.net, "codec": self.codec}
 
     @torch.no_grad()
     def decode(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:

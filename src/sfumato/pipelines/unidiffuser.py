@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.conditions import Conditions
 from ..core.errors import UsageError
 from ..core.rng import Rows
+from ..core.state import Stream
 from ..sampling.joint import Joint, JointRequest
 from ..sampling.loop import OnStep, draw
 from ..text.captioner import Captioner
@@ -72,8 +73,17 @@ class UniDiffuser(TextToImage):
     def conditions(
         self, prompts: Sequence[str], negative: str = "", weight: float = 1.0, at_least: int = 0
     ) -> tuple[Lanes, tuple[str, ...]]:
-        """Raises `UsageError`: what asks for them (anatomy, heat maps of words) hands a network an image and slots alone."""
-        raise UsageError("the conditions of a UniDiffuser", "its prompt is a stream, no slot: it cannot be inspected so")
+        """Raises `UsageError`: who asks for them hands a network an image and slots alone."""
+        raise UsageError("the conditions of a UniDiffuser", "its prompt is a stream, no slot; `example` gives what it reads")
+
+    def example(self, size: tuple[int, int], text_tokens: int) -> tuple[Mapping[str, Stream], Conditions]:
+        """See `TextToImage.example`; a caption always has as many tokens."""
+        settings, at = self.settle(size=size), torch.ones(1, device=self.device)
+        streams = {name: Stream(torch.zeros(1, *shape, device=self.device), t=at) for name, shape in self._shapes(size).items()}
+        return streams, self._kind(settings, 1).to(self.device)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {**super().modules(), "captioner": self.captioner, "image_encoder": self.sight.model}
 
     def check_micro(self, size: tuple[int, int], micro: Mapping[str, Sequence[float]]) -> None:
         reads = "kind" in self.denoiser.net.slots
@@ -154,11 +164,16 @@ class UniDiffuser(TextToImage):
         on_step: OnStep | None = None,
     ) -> tuple[dict[str, Tensor], Joint]:
         """The streams that are not `given`, drawn."""
-        shape: Any = self.denoiser.net.config
-        latent = (self.codec.latent_channels, *(n // self.codec.factor for n in settings.drawn))
-        shapes = {"image": latent, "clip": (1, shape.clip_width), "text": (shape.words, shape.text_width)}
         process = Joint(self._process(settings))
-        return draw(process, JointRequest(shapes, given, self._kind(settings, len(rows)), against or {}), rows, on_step), process
+        return draw(
+            process, JointRequest(self._shapes(settings.drawn), given, self._kind(settings, len(rows)), against or {}), rows, on_step
+        ), process
+
+    def _shapes(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        """Of every stream's item, for pictures of `size`."""
+        net: Any = self.denoiser.net.config
+        latent = (self.codec.latent_channels, *(n // self.codec.factor for n in size))
+        return {"image": latent, "clip": (1, net.clip_width), "text": (net.words, net.text_width)}
 
     def _kind(self, settings: Draw, rows: int) -> Conditions:
         kind = int(settings.micro.get("kind", (1,))[0])
