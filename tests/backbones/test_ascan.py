@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, gelu, layer_norm, scaled_dot_product_attention
 
 from sfumato.backbones.ascan import KINDS, AsCAN, AsCANConfig, Kind, of_budget, parameters, tiny
+from sfumato.core.blocks import Block
 from sfumato.core.call import Site
 from sfumato.core.conditions import Conditions
 from sfumato.core.errors import ConfigError, UnknownNameError
-from sfumato.core.program import Block
 from sfumato.core.registry import Registry
 from sfumato.core.state import State, Stream
 from sfumato.nn.conv import Down, FusedConv, Up

@@ -14,8 +14,9 @@ from tests.backbones.gate import Answer, Identity, asked, batch, built, sharded
 from torch._dynamo.utils import counters
 
 from sfumato.backbones import backbones
+from sfumato.core.blocks import Block
 from sfumato.core.files import write_tensors
-from sfumato.core.program import Block, Network
+from sfumato.core.program import Network
 
 POLICIES, SAVED = ("no policy", "identity policy"), ("before save", "after load")
 Weights = tuple[str, Path, Answer]

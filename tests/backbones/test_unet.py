@@ -16,10 +16,10 @@ from torch.nn.functional import group_norm
 from sfumato.backbones.checkpoints import formats
 from sfumato.backbones.unet import UNet, tiny
 from sfumato.backbones.unet_plan import UNetConfig, plan
+from sfumato.core.blocks import Block
 from sfumato.core.call import Call, Footprint, Session
 from sfumato.core.conditions import Conditions
 from sfumato.core.errors import ConfigError, ConflictError, UsageError
-from sfumato.core.program import Block
 from sfumato.core.state import State, Stream
 from sfumato.nn.attention import JointAttention, PrefixAttention
 from sfumato.nn.conv import Down, Residual, Up

@@ -7,9 +7,9 @@ import torch
 from tests.backbones.gate import batch
 
 from sfumato.backbones.unidiffuser import UniDiffuser, UniDiffuserConfig, tiny
+from sfumato.core.blocks import Block
 from sfumato.core.conditions import Conditions
 from sfumato.core.errors import ConfigError, UsageError
-from sfumato.core.program import Block
 from sfumato.core.state import Stream
 from sfumato.nn.rewires import Merge
 

@@ -5,9 +5,9 @@ import torch
 from tests.builders import conditions, image
 
 from sfumato.backbones.uvit import UViT, UViTConfig, tiny
+from sfumato.core.blocks import Block
 from sfumato.core.conditions import Conditions
 from sfumato.core.errors import ConfigError, UsageError
-from sfumato.core.program import Block
 from sfumato.core.state import Stream
 from sfumato.nn.rewires import Merge, Push
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sfumato.core.blocks import Branch
 from sfumato.core.call import Call, Site
 from sfumato.core.conditions import Conditions, Tokens
-from sfumato.core.program import Branch
 from sfumato.core.state import State
 from sfumato.nn.attention import JointAttention
 from sfumato.nn.mlp import MLP

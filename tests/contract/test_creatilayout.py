@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.backbones.mmdit import MMDiT, MMDiTConfig, tiny
+from sfumato.core.blocks import Block, Branch
 from sfumato.core.call import ByStream, Call, Core, Footprint, Session, Site
 from sfumato.core.conditions import Conditions, Slot, Tokens, nulled
-from sfumato.core.program import Block, Branch
 from sfumato.core.state import State, Stream
 from sfumato.nn.attention import JointAttention
 from sfumato.nn.embeddings import MLPEmbedding

@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sfumato.core.blocks import Block, Branch
 from sfumato.core.call import Call, Site
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.denoiser import Denoiser
 from sfumato.core.process import NetCall, finish
-from sfumato.core.program import Block, Branch, Network
+from sfumato.core.program import Network
 from sfumato.core.rng import Draws, Rows
 from sfumato.core.state import Out, State, Stream
 from sfumato.nn.embeddings import TimeEmbedding

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.core.attention import Attend, Heads
+from sfumato.core.blocks import Block, Branch, Rewire
 from sfumato.core.call import Call, Footprint, Session, Site
 from sfumato.core.conditions import Conditions, Tokens
-from sfumato.core.program import Block, Branch, Network, Rewire
+from sfumato.core.program import Network
 from sfumato.core.state import State, Stream
 from sfumato.nn.mlp import MLP
 

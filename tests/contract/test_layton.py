@@ -17,13 +17,13 @@ from torch.nn.functional import normalize
 
 from sfumato.backbones.mmdit import MMDiT, tiny
 from sfumato.codecs.kl import KLCodec
+from sfumato.core.blocks import Rewire
 from sfumato.core.call import Call
 from sfumato.core.codec import Codec
 from sfumato.core.conditions import Conditions, Tokens
 from sfumato.core.denoiser import Denoiser
 from sfumato.core.errors import UsageError
 from sfumato.core.process import NetCall, finish
-from sfumato.core.program import Rewire
 from sfumato.core.rng import Rows
 from sfumato.core.state import Out, State, Stream
 from sfumato.sampling.loop import evaluate

@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sfumato.core.blocks import Block, Rewire
 from sfumato.core.call import Call
 from sfumato.core.conditions import Conditions
 from sfumato.core.denoiser import Denoiser
 from sfumato.core.process import NetCall, finish
-from sfumato.core.program import Block, Network, Rewire
+from sfumato.core.program import Network
 from sfumato.core.rng import Rows
 from sfumato.core.state import Out, State, Stream
 from sfumato.nn.embeddings import PatchEmbedding, sinusoid, unpatchify

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..core.blocks import Block
 from ..core.call import Call
 from ..core.conditions import Conditions, Slot
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Network
+from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.embeddings import PatchEmbedding, TimeEmbedding, token_grid, unpatchify
 from ..nn.linear import Linear, name_linears

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core.attention import Attend, Heads, Plan
+from ..core.blocks import Block, Rewire, SiteInfo
 from ..core.call import Call, Site
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Network, Rewire, SiteInfo
+from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import ANY, JointAttention
 from ..nn.embeddings import MLPEmbedding, TimeEmbedding, patchify, token_grid, unpatchify

@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.blocks import Block, Rewire, SiteInfo
 from ..core.call import Call, Site
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Network, Rewire, SiteInfo
+from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import CrossAttention, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, pooled, token_grid, unpatchify

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.blocks import Block
 from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError
-from ..core.program import Block, Network
+from ..core.program import Network
 from ..core.state import Pair, State, Stream
 from ..nn.attention import GatedAttention
 from ..nn.embeddings import TimeEmbedding, pack, pooled, token_grid, unpatchify

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from ..core.blocks import Block, SiteInfo
 from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import UsageError
-from ..core.program import Block, Network, SiteInfo
+from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.conv import Down, Residual, Up
 from ..nn.embeddings import MLPEmbedding, TimeEmbedding, sinusoid

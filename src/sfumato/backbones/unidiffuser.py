@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.blocks import Block
 from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Network
+from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import ANY, JointAttention
 from ..nn.embeddings import PatchEmbedding, sinusoid, token_grid, unpatchify

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..core.blocks import Block
 from ..core.call import Call
 from ..core.conditions import Conditions
 from ..core.errors import ConfigError, UsageError
-from ..core.program import Block, Network
+from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import ANY, JointAttention
 from ..nn.embeddings import MLPEmbedding, PatchEmbedding, sinusoid, token_grid, unpatchify

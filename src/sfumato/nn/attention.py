@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.attention import Attend, Group, Heads, Plan, Rotate, attend, linear_attend
+from ..core.blocks import Units
 from ..core.call import Call, Session, Site
-from ..core.program import Units
 from ..core.state import Pair, State
 from .linear import Linear
 from .projections import AttentionShape, Projections, by_weights

@@ -12,8 +12,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, gelu, interpolate, silu
 
+from ..core.blocks import Branch, Rewire, SiteInfo, Units
 from ..core.call import Call, Site
-from ..core.program import Branch, Rewire, SiteInfo, Units
 from ..core.state import State, Stream
 from .grids import plane, tokens
 from .linear import Linear

@@ -9,8 +9,8 @@ from collections import ChainMap
 import torch
 from torch import Tensor, nn
 
+from ..core.blocks import Units
 from ..core.call import Call
-from ..core.program import Units
 from .linear import Linear
 from .mlp import MLP
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from ..core.blocks import SiteInfo
 from ..core.errors import ConflictError
-from ..core.program import SiteInfo
 
 
 def plane(x: Tensor, grid: tuple[int, ...] | None) -> Tensor:

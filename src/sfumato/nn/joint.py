@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ..core.blocks import Branch, SiteInfo
 from ..core.call import Call, Site
-from ..core.program import Branch, SiteInfo
 from ..core.state import State
 from .attention import ANY, JointAttention
 from .mlp import MLP, shared_units

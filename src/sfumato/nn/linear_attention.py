@@ -14,8 +14,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..core.attention import Attend, Heads, Plan, linear_attend
+from ..core.blocks import Units
 from ..core.errors import ConfigError
-from ..core.program import Units
 from ..core.state import State
 from .attention import JointAttention, LinearAttention
 from .grids import plane, tokens

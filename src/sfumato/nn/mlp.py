@@ -8,8 +8,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from ..core.blocks import Units
 from ..core.call import Call
-from ..core.program import Units
 from .grids import plane, tokens
 from .linear import Linear
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ..core.blocks import Units
 from ..core.call import Call
 from ..core.errors import ConfigError
-from ..core.program import Units
 from .linear import Linear
 from .mlp import MLP, SwiGLU
 

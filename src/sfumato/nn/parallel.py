@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ..core.attention import Rotate
+from ..core.blocks import Block, Branch
 from ..core.call import Call
-from ..core.program import Block, Branch
 from ..core.state import State
 from .attention import CrossAttention, JointAttention
 from .mlp import MLP

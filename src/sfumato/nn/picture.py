@@ -10,8 +10,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from ..core.blocks import Branch, SiteInfo
 from ..core.call import Call, Site
-from ..core.program import Branch, SiteInfo
 from ..core.state import Pair, State, Stream
 from .attention import CrossAttention, JointAttention, PrefixAttention
 from .expert_choice import ExpertChoice

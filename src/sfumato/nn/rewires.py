@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ..core.blocks import Rewire, SiteInfo
 from ..core.call import Call, Site
-from ..core.program import Rewire, SiteInfo
 from ..core.state import State, Stream
 from .linear import Linear
 from .positions import grid_coordinates

@@ -13,8 +13,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from ..core.blocks import Branch, SiteInfo
 from ..core.call import Call, Site
-from ..core.program import Branch, SiteInfo
 from ..core.state import State
 from .attention import GatedAttention, JointAttention
 from .mlp import SwiGLU

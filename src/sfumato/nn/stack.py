@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ..core.blocks import Block, Branch, Rewire, SiteInfo
 from ..core.call import Call, Site
-from ..core.program import Block, Branch, Rewire, SiteInfo
 from ..core.state import State
 from .attention import CrossAttention, JointAttention, PrefixAttention
 from .linear import Linear

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..backbones.unidiffuser import UniDiffuser, UniDiffuserConfig, tiny
+from ..core.blocks import Block
 from ..core.conditions import Conditions
 from ..core.denoiser import Denoiser, Meaning
 from ..core.discrete import Betas
 from ..core.process import NetCall
-from ..core.program import Block
 from ..core.rng import Rows
 from ..core.state import Stream
 from ..nn.rewires import Merge

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..backbones import backbones
 from ..backbones.pixart import PixArtConfig
 from ..backbones.uvit import UViT, UViTConfig, tiny
+from ..core.blocks import Block
 from ..core.conditions import Conditions, Tokens
-from ..core.program import Block
 from ..core.rng import generator
 from ..nn.rewires import Merge, Push
 from ..sampling.guidance import ClassifierFree
