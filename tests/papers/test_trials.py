@@ -135,14 +135,21 @@ def results(metrics: tuple[str, ...], **cells: tuple[float | None, ...]) -> Resu
 
 
 @pytest.mark.parametrize(
-    ("quick", "deep", "random", "verdict"),
-    [(0.6, 1.0, 2.0, "reproduced"), (0.9, 1.0, 2.0, "not reproduced"), (0.6, 1.1, 0.5, "partly"), (0.6, 1.6, 0.5, "not reproduced")],
+    ("quick", "deep", "middle", "random", "verdict"),
+    [
+        (0.6, 1.0, 1.4, 2.0, "reproduced"),
+        (0.9, 1.0, 1.4, 2.0, "not reproduced"),
+        (0.6, 1.0, 0.9, 2.0, "partly"),
+        (0.6, 1.1, 1.4, 0.5, "partly"),
+        (0.6, 1.6, 1.4, 0.5, "not reproduced"),
+    ],
 )
-def test_the_rule_of_compression(quick: float, deep: float, random: float, verdict: str) -> None:
+def test_the_rule_of_compression(quick: float, deep: float, middle: float, random: float, verdict: str) -> None:
     found = results(
-        ("loss@320", "loss@960", "style@8"),
+        ("loss@320", "loss@3200", "style@8"),
         dense=(1.0, 1.0, 0.5),
         deep=(1.2, deep, 0.5),
+        middle=(1.5, middle, 0.5),
         shallow=(1.5, 1.5, 0.5),
         deep_from_random=(random, 1.3, 0.5),
     )
