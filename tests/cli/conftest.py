@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sfumato.backbones.mmdit import tiny
 from sfumato.cli import main
@@ -19,7 +20,8 @@ from sfumato.evaluate.critic import Critic
 from sfumato.evaluate.critic_net import CriticConfig, CriticNet
 from sfumato.evaluate.judge import Judge
 from sfumato.evaluate.judge_net import JudgeConfig, JudgeNet, StyleNet
-from sfumato.pipelines import Defaults, TextToImage
+from sfumato.pipelines import Defaults, TextToImage, load
+from sfumato.surgery import Delta, Lora, fresh
 from sfumato.text import text_encoders
 from sfumato.text.minilm import load_minilm
 
@@ -52,8 +54,6 @@ def one_text_encoder() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Draws 32 x 32 in two steps; sides are multiples of 16."""
-    import torch
-
     torch.manual_seed(0)
     codec = KLCodec(new_autoencoder(KLConfig(channels=(8, 8, 8, 16), latent=4)))
     net = tiny(text_width=384, pooled_width=384, base_grid=2)
@@ -64,8 +64,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small_judge() -> Judge:
     """An untrained judge of 32 x 32 pictures."""
-    import torch
-
     torch.manual_seed(0)
     shape = JudgeConfig(size=32, working=32, widths=(8, 8, 16, 16), depths=(0, 1, 1, 1), strokes=(8, 8), embed=8, hidden=8)
     return Judge(JudgeNet(shape, 1, 1), StyleNet(shape, 1), shape, ("cat",), ("noto",), {})
@@ -73,8 +71,6 @@ def small_judge() -> Judge:
 
 def small_critic() -> Critic:
     """An untrained critic of 32 x 32 pictures."""
-    import torch
-
     torch.manual_seed(0)
     shape = CriticConfig(size=32, stem=(8, 8), width=16, heads=2, hidden=16, sight=1, layers=1)
     return Critic(CriticNet(shape), shape, {})
@@ -92,3 +88,19 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
         return Ran(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def made(model: Path) -> Callable[[str, int], Path]:
+    """A LoRA file of the tiny model."""
+
+    def make(name: str, seed: int = 0) -> Path:
+        pipe = load(model)
+        generator = torch.Generator().manual_seed(seed)
+        deltas = {
+            n: Delta(d.down.detach(), 0.3 * torch.randn(d.up.shape, generator=generator), d.alpha)
+            for n, d in fresh(pipe.denoiser.net, 4, seed=seed).deltas.items()
+        }
+        return pipe.save_lora(Lora(deltas), Path(name))
+
+    return make

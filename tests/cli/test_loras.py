@@ -15,28 +15,10 @@ from sfumato.cli.loras import Asked, parse
 from sfumato.cli.png import LoraId, read
 from sfumato.core.errors import UsageError
 from sfumato.core.files import sha256
-from sfumato.pipelines import load
-from sfumato.surgery import Delta, Lora, fresh
 
 from .conftest import Cli
 
 TEXT = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
-
-
-@pytest.fixture
-def made(model: Path) -> Callable[[str, int], Path]:
-    """A LoRA file of the tiny model."""
-
-    def make(name: str, seed: int = 0) -> Path:
-        pipe = load(model)
-        generator = torch.Generator().manual_seed(seed)
-        deltas = {
-            n: Delta(d.down.detach(), 0.3 * torch.randn(d.up.shape, generator=generator), d.alpha)
-            for n, d in fresh(pipe.denoiser.net, 4, seed=seed).deltas.items()
-        }
-        return pipe.save_lora(Lora(deltas), Path(name))
-
-    return make
 
 
 def pixels(path: object) -> bytes:

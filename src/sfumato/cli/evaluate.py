@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,11 +14,17 @@ from tyro import conf
 from ..core.config import to_dict
 from ..core.errors import UsageError
 from ..core.files import write_json
-from .verb import DtypeName, Verb, note, pick_device, pick_dtype, progress_bars, unset
+from .jobs import check, given
+from .loras import load, parse, say
+from .options import Steering
+from .redraw import load_pipeline
+from .verb import DtypeName, note, pick_device, progress_bars, unset
 
 if TYPE_CHECKING:
     from ..evaluate.compare import Comparison
     from ..evaluate.judge import Judge
+    from ..pipelines import TextToImage
+    from ..surgery import Lora
     from .suites import Asked
 
 Suite = Literal["drawings", "skills", "bias", "words", "all"]
@@ -32,17 +39,20 @@ KNOWN_TO: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Verb):
+class Evaluate(Steering):
     """Score a model, or two side by side: how well it draws named things, whether it shows what a prompt asks for, what it makes of
     neutral prompts or of words it never read, or how it does on prompts of your own. report.html shows it all.
 
-    Stopped, it goes on where it was when the same command is run again.
+    How the model draws (--solver, --guide, --lora, ...) is said as to sfumato generate, and --change says what is different in a second
+    drawing, so that what a choice costs in quality is measured. Stopped, it goes on where it was when the same command is run again.
     """
 
     # A shipped model's name or a pipeline folder.
     model: conf.Positional[str]
     # A second model, drawn with the same prompts and seeds and compared picture by picture.
     against: Annotated[str | None, unset("none", "MODEL")] = None
+    # How the second drawing differs, of --against or of the same model: steps=10, solver=heun, lora=FILE, ... Repeat it for several.
+    change: Annotated[conf.UseAppendAction[tuple[str, ...]], unset("not at all", "OPTION=VALUE")] = ()
     # drawings: named things, beside real drawings. skills: objects, counts, colours, positions, text. bias: gender in neutral prompts.
     # words: prompts in words that no training caption holds.
     suite: Annotated[Suite | None, unset("drawings, or what --prompts asks")] = None
@@ -56,10 +66,6 @@ class Evaluate(Verb):
     count: Annotated[int | None, unset("300")] = None
     # Pictures of each neutral prompt, of each unseen word, or of each prompt of your own.
     each: Annotated[int | None, unset("12 of a neutral prompt, 1 of the others")] = None
-    # Solver steps.
-    steps: Annotated[int | None, unset("the model's own")] = None
-    # Guidance weight.
-    guidance: Annotated[float | None, unset("the model's own")] = None
     # Picks the prompts and the noise.
     seed: int = 0
     # Pictures drawn together.
@@ -80,7 +86,7 @@ class Evaluate(Verb):
     quiet: bool = False
 
     def run(self) -> int:
-        suites = self._suites()
+        suites, second = self._suites(), self._second()
         from ..evaluate.judge import Judge
         from .suites import ask
 
@@ -88,10 +94,12 @@ class Evaluate(Verb):
         asked = ask(self, suites, judge)
         for line in asked.bad_lines:
             note(f"{self.prompts}, line {line.number} is left out: {line.reason}")
-        seen, out = self._examine(self.model, self.out, asked)
+        if second is not None:
+            second._open()  # what the second model cannot draw is said before the first has drawn for hours
+        seen, out = self._examine(self.out, asked)
         models = [seen]
-        if self.against is not None:
-            models.append(self._examine(self.against, out / "against", asked)[0])
+        if second is not None:
+            models.append(second._examine(out / "against", asked)[0])
         compared = self._compare(models, judge)
         if compared:
             write_json(out / "comparison.json", {name: to_dict(found) for name, found in compared.items()})
@@ -117,25 +125,43 @@ class Evaluate(Verb):
         """The real drawings."""
         return Path("data/emoji") if self.data is None else self.data
 
-    def _examine(self, model: str, out: Path | None, asked: Asked) -> tuple[dict[str, Any], Path]:
-        """What was seen of one model, by part, and the folder of its pictures. The model is let go when it is done."""
-        from ..evaluate.suites.sitting import Sitting
-        from ..pipelines import load
+    def _second(self) -> Evaluate | None:
+        """What is drawn beside the model. Raises `UsageError` for what no model could draw with."""
+        sides = [self]
+        if self.against is not None or self.change:
+            sides.append(replace(self.changed(self.change), model=self.against or self.model))
+        for side in sides:
+            side.check_loras()
+            check(side.settings(), "the prompt")
+            parse(side.lora)
+        return sides[1] if len(sides) > 1 else None
 
-        pipe = load(model, device=pick_device(self.device), dtype=pick_dtype(self.dtype))
-        name = pipe.identity["name"]
+    def _open(self) -> tuple[TextToImage, tuple[Lora, ...]]:
+        """The model and its LoRAs, loaded. Raises what its drawing would."""
+        pipe = load_pipeline(self.model, pick_device(self.device), self.dtype)
+        pipe.settle(**given(self.settings()))
+        return pipe.pack() if self.pack else pipe, load(parse(self.lora), pipe, self.lora_partial)
+
+    def _examine(self, out: Path | None, asked: Asked) -> tuple[dict[str, Any], Path]:
+        """What was seen, by part, and the folder of the pictures. The model is let go when it is done."""
+        from ..evaluate.suites.sitting import Sitting
+
+        pipe, adapted = self._open()
+        say(adapted)
+        name, options, told = pipe.identity["name"], dict(given(self.settings())), self.told()
+        steps, guidance = (options.pop(option, getattr(pipe.defaults, option)) for option in ("steps", "guidance"))
         out = out or Path("out") / f"evaluate-{name}"
         seen: dict[str, Any] = {}
         with progress_bars(self.quiet, **{f"{name}, {part.name}": part.pictures for part in asked.parts}) as update:
             for part in asked.parts:
                 sitting = Sitting(
-                    pipe,  # type: ignore[arg-type]
-                    # The checksum too: another model of this name must not go on with its pictures.
-                    model=f"{name} ({pipe.identity['sha256'][:12]})",
+                    partial(pipe, loras=adapted, **options),
+                    # The checksum too: another model of this name must not go on with its pictures, nor may another way of drawing.
+                    model=f"{name} ({pipe.identity['sha256'][:12]})" + (f", {told}" if told else ""),
                     out=out / part.name,
                     seed=self.seed,
-                    steps=pipe.defaults.steps if self.steps is None else self.steps,
-                    guidance=pipe.defaults.guidance if self.guidance is None else self.guidance,
+                    steps=steps,
+                    guidance=guidance,
                     batch=self.batch,
                     weights=pipe.weights,
                     progress=lambda done, total, part=part: update(f"{name}, {part.name}", done, total),  # type: ignore[misc]
@@ -164,7 +190,8 @@ class Evaluate(Verb):
             section = suite_section if isinstance(seen, Outcome) else drawings_section
             sections.append(section([model[name] for model in models], compared.get(name)))
         reports = [next(iter(model.values())).report for model in models]
-        told = f"{reports[0].steps} steps, guidance {reports[0].guidance:g}, seed {reports[0].seed}"
+        ways = dict.fromkeys(f"{report.steps} steps, guidance {report.guidance:g}" for report in reports)
+        told = f"{' against '.join(ways)}, seed {reports[0].seed}"
         write_page(out / "report.html", [report.model for report in reports], told, sections)
 
     def _show(self, models: Sequence[Mapping[str, Any]], compared: Mapping[str, Comparison], out: Path) -> None:

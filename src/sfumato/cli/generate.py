@@ -90,6 +90,7 @@ class Generate(Drawing):
         if self.pack:
             artist.pack()
         adapted = loras.load(styles, artist.pipe, self.lora_partial)
+        loras.say(adapted)
         largest = self.batch or (1 if device == "cpu" else 8)
         if scorer is None:
             self._draw(artist, jobs, lambda on_step: batch_by_batch(artist, jobs, largest, adapted, on_step))

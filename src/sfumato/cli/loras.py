@@ -24,6 +24,13 @@ class Asked:
     path: str
     weight: float
 
+    @property
+    def sha256(self) -> str:
+        """Of its file. Raises `WeightsError` for a folder that holds none."""
+        from ..surgery.lora_raw import file_of
+
+        return sha256(file_of(self.path))
+
 
 def parse(words: Sequence[str]) -> tuple[Asked, ...]:
     """Each of "FILE" or "FILE:WEIGHT". Raises `UsageError` for a file that is not there, so that no model is loaded in vain."""
@@ -47,14 +54,17 @@ def _parse(word: str) -> Asked:
 
 
 def load(asked: Sequence[Asked], pipe: TextToImage, partial: bool) -> tuple[Lora, ...]:
-    """The LoRAs for this pipeline, each with a remark that says what it changes."""
-    loras = tuple(pipe.lora(one.path, one.weight, partial) for one in asked)
+    """The LoRAs for this pipeline."""
+    return tuple(pipe.lora(one.path, one.weight, partial) for one in asked)
+
+
+def say(loras: Sequence[Lora]) -> None:
+    """A remark on each that says what it changes, and what was left out."""
     for lora in loras:
         if lora.report is not None:
             note(lora.report.summary)
             for reason in lora.report.reasons():
                 note(f"left out: {reason}")
-    return loras
 
 
 def check(recorded: Sequence[png.LoraId], picture: Path) -> None:

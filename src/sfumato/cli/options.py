@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from tyro import conf
 
-from ..core.errors import UsageError
-from . import png, sources
+from ..core.errors import UnknownNameError, UsageError
+from . import loras, png, sources
 from .drawing import Artist
 from .jobs import Settings
 from .redraw import load_pipeline
@@ -23,11 +23,9 @@ MODEL = "emoji-mmdit"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing(Verb):
-    """A command that draws."""
+class Steering(Verb):
+    """A command that draws, and how the way from noise to a picture is taken."""
 
-    # A shipped model's name or a pipeline folder.
-    model: Annotated[str | None, unset(MODEL)] = None
     # Solver steps, 1 to 1000.
     steps: Annotated[int | None, unset("the model's own")] = None
     # How strongly the prompt is followed, 0 to 100; 1 = without guidance.
@@ -39,10 +37,6 @@ class Drawing(Verb):
     guide: Annotated[str | None, unset("the model's own", "FIELD=VALUE,...|everywhere")] = None
     # What to keep out of the picture.
     negative: Annotated[str | None, unset("nothing")] = None
-    # Pixels: 128, or width x height as 128x192.
-    size: Annotated[str | None, unset("what the model was trained at")] = None
-    # yes: draw at the nearest size that the model was trained at and resize the picture (PixArt); no: draw at --size itself.
-    binned: Annotated[Literal["yes", "no"] | None, unset("as the model was released")] = None
     # The solver: euler, heun, dpm++2m or unipc; renoise adds new noise in each step, as distilled networks want it.
     solver: Annotated[str | None, unset("the model's own")] = None
     # Above 1: more of the steps near the noise.
@@ -50,6 +44,84 @@ class Drawing(Verb):
     # How the steps are laid out: a kind (paper, released; for discrete schedules linspace, leading, trailing, uniform) and its other fields
     # by name, as in uniform,end=first or paper,scaling=fixed.
     layout: Annotated[str | None, unset("the model's own", "KIND[,FIELD=VALUE]")] = None
+    # Lay weights out for this CPU before drawing: takes a moment, then each picture is sooner done (docs/benchmarks.md).
+    pack: bool = False
+    # A LoRA: a .safetensors file or a folder with one, and how strongly it acts (1 = as trained). Repeat it for several.
+    lora: Annotated[conf.UseAppendAction[tuple[str, ...]], unset("none", "FILE[:WEIGHT]")] = ()
+    # Of a LoRA, use what fits the model and name the rest, instead of refusing it.
+    lora_partial: bool = False
+
+    def settings(self) -> Settings:
+        """What the command line says of every picture."""
+        return Settings(
+            negative=self.negative or "",
+            steps=self.steps,
+            guidance=self.guidance,
+            solver=self.solver,
+            shift=self.shift,
+            cfg=self.cfg,
+            layout=None if self.layout is None else parse_layout(self.layout),
+            guide=None if self.guide is None else parse_guide(self.guide),
+        )
+
+    def changed(self, words: Sequence[str]) -> Self:
+        """These options with others in their place, each as "steps=10" or "lora=FILE:0.8". Raises `UsageError` for what is no such option,
+        no such value, or comes twice (a LoRA may).
+        """
+        kinds: Mapping[str, Callable[[str], Any]] = {
+            **dict.fromkeys(("guidance", "cfg", "shift"), float), "steps": int, **dict.fromkeys(("pack", "lora_partial"), _yes),
+            **dict.fromkeys(("guide", "negative", "solver", "layout", "lora"), str),
+        }  # fmt: skip
+        found: dict[str, Any] = {}
+        for word in words:
+            option, equals, text = word.partition("=")
+            name = option.replace("-", "_")
+            if not equals:
+                raise UsageError(f"the change {word!r}", "an option of the drawing and its value: steps=10")
+            if name not in kinds:
+                raise UnknownNameError("option to change", option, [n.replace("_", "-") for n in kinds])
+            if name in found and name != "lora":
+                raise UsageError(f"{option} is changed twice: {word!r}", "each option once")
+            try:
+                value = kinds[name](text)
+            except ValueError as error:
+                raise UsageError(f"the change {word!r}: {text!r} is no value of {option}", str(error)) from error
+            found[name] = (*found.get(name, ()), value) if name == "lora" else value
+        return replace(self, **found)
+
+    def told(self) -> str:
+        """What is asked for beside steps and guidance, as it was written; of a LoRA with the beginning of its file's checksum."""
+        words = [
+            f"{name} {value}"
+            for name in ("cfg", "guide", "negative", "solver", "shift", "layout")
+            if (value := getattr(self, name)) is not None
+        ]
+        words += [f"lora {one.path}:{one.weight:g} ({one.sha256[:12]})" for one in loras.parse(self.lora)]
+        words += ["partial"] if self.lora_partial else []
+        return ", ".join([*words, *(["packed"] if self.pack else [])])
+
+    def check_loras(self) -> None:
+        """Refuse what is said of a LoRA that is not there."""
+        if self.lora_partial and not self.lora:
+            raise UsageError("--lora-partial says how to load a LoRA, and none was named", "--lora FILE.safetensors")
+
+
+def _yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError("yes or no")
+    return text == "yes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(Steering):
+    """A command that draws pictures to keep."""
+
+    # A shipped model's name or a pipeline folder.
+    model: Annotated[str | None, unset(MODEL)] = None
+    # Pixels: 128, or width x height as 128x192.
+    size: Annotated[str | None, unset("what the model was trained at")] = None
+    # yes: draw at the nearest size that the model was trained at and resize the picture (PixArt); no: draw at --size itself.
+    binned: Annotated[Literal["yes", "no"] | None, unset("as the model was released")] = None
     # Micro-conditioning: numbers of a training picture that the model reads, instead of those of a whole one, as in
     # original_size=512,512 (height, width; Stable Diffusion XL). Repeat it for several.
     micro: Annotated[conf.UseAppendAction[tuple[str, ...]], unset("none", "SLOT=N,...")] = ()
@@ -73,17 +145,10 @@ class Drawing(Verb):
     device: Annotated[str | None, unset("the GPU where there is one")] = None
     # Numbers to compute in.
     dtype: Annotated[DtypeName | None, unset("float32 on a CPU, bfloat16 elsewhere")] = None
-    # Lay weights out for this CPU before drawing: takes a moment, then each picture is sooner done (docs/benchmarks.md).
-    pack: bool = False
-    # A LoRA: a .safetensors file or a folder with one, and how strongly it acts (1 = as trained). Repeat it for several.
-    lora: Annotated[conf.UseAppendAction[tuple[str, ...]], unset("none", "FILE[:WEIGHT]")] = ()
-    # Of a LoRA, use what fits the model and name the rest, instead of refusing it.
-    lora_partial: bool = False
 
     def check_models(self) -> None:
         """Refuse what is said of a LoRA or a refiner that is not there, and what the two cannot do together."""
-        if self.lora_partial and not self.lora:
-            raise UsageError("--lora-partial says how to load a LoRA, and none was named", "--lora FILE.safetensors")
+        self.check_loras()
         if self.refine_at is not None and self.refiner is None:
             raise UsageError(f"--refine-at {self.refine_at} says when a refiner goes on, and none was named", "--refiner MODEL")
         if self.refiner is not None and self.lora:
@@ -106,17 +171,10 @@ class Drawing(Verb):
 
     def settings(self) -> Settings:
         """What the command line says of every picture."""
-        return Settings(
-            negative=self.negative or "",
-            steps=self.steps,
-            guidance=self.guidance,
-            solver=self.solver,
+        return replace(
+            super().settings(),
             size=None if self.size is None else parse_size(self.size),
-            shift=self.shift,
-            cfg=self.cfg,
             binned=None if self.binned is None else self.binned == "yes",
-            layout=None if self.layout is None else parse_layout(self.layout),
-            guide=None if self.guide is None else parse_guide(self.guide),
             micro=parse_micro(self.micro),
             picture=None if self.from_picture is None else sources.read(self.from_picture),
             strength=self.strength,
