@@ -13,11 +13,11 @@ from sfumato.core.attention import Heads, attend
 from sfumato.core.call import Call, Footprint, Site
 from sfumato.core.errors import DataError
 from sfumato.objectives.times import LogitNormal
-from sfumato.papers import sd3_mmdit, trial
+from sfumato.papers import sd3_mmdit, sd3_study, trial
+from sfumato.papers.arms import Trial
 from sfumato.papers.claims import Budget, reproduce
 from sfumato.papers.norm_study import Logits
 from sfumato.papers.study import Cell, Metric, Results
-from sfumato.papers.trial import Trial
 from sfumato.papers.world import World, open_world
 
 MICRO, SHAPE = Trial(images=16, batch=8, seeds=(0, 1), pictures=6, steps=(5, 10)), MMDiTConfig(depth=1, width=16, heads=2)
@@ -43,8 +43,8 @@ def test_a_wrong_shift_fails_the_smoke_check(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_comparison_runs_from_drawings_to_record(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sd3_mmdit.PLANS, "cpu", sd3_mmdit.Plan(SHAPE, MICRO, MICRO, 8))
-    monkeypatch.setattr(sd3_mmdit, "open_world", lambda budget: world)
+    monkeypatch.setitem(sd3_study.PLANS, "cpu", sd3_study.Plan(SHAPE, MICRO, MICRO, 8))
+    monkeypatch.setattr(sd3_study, "open_world", lambda budget: world)
     report = reproduce("sd3-mmdit", "cpu", tmp_path / "claims", work=tmp_path / "work")
     assert report.verdict in ("reproduced", "partly", "not reproduced") and report.seeds == (0, 1)
     record = json.loads((tmp_path / "claims" / "sd3-mmdit.json").read_text())["budgets"]["cpu"]
@@ -91,7 +91,7 @@ def test_the_rule_of_times(at_5: tuple[int, ...], at_50: int, verdict: str) -> N
     metrics = (Metric("frechet@5", ""), Metric("frechet@50", ""), Metric("concept@50", "", "higher"))
     new = [Cell({"frechet@5": 10.0 - gain, "frechet@50": 10.0 - at_50, "concept@50": 0.5 + 0.1 * at_50}, 1) for gain in at_5]
     old = [Cell({"frechet@5": 10.0, "frechet@50": 10.0, "concept@50": 0.5}, 1) for _ in at_5]
-    reached, _, findings = sd3_mmdit.verdict(Results(metrics, {"logit-normal": new, "uniform": old}, {}), GREW)
+    reached, _, findings = sd3_study.verdict(Results(metrics, {"logit-normal": new, "uniform": old}, {}), GREW)
     assert reached == verdict and [f.passed for f in findings[:2]] == [at_50 > 0, min(at_5) > 0]
 
 
@@ -109,7 +109,7 @@ def test_the_rule_of_times(at_5: tuple[int, ...], at_50: int, verdict: str) -> N
 def test_the_rule_of_norms(normed: tuple[float | None, ...], bare: tuple[float | None, ...], passed: tuple[bool, bool]) -> None:
     """None = training did not stay finite."""
     cells = {arm: [Cell({"growth": g}, 1) for g in found] for arm, found in (("QK-norm", normed), ("no QK-norm", bare))}
-    assert tuple(f.passed for f in sd3_mmdit.grown(Results(GROWTH, cells, {}))) == passed
+    assert tuple(f.passed for f in sd3_study.grown(Results(GROWTH, cells, {}))) == passed
 
 
 def test_the_largest_logit_is_what_attention_computes() -> None:
@@ -126,11 +126,11 @@ def test_the_largest_logit_is_what_attention_computes() -> None:
 def test_too_few_pictures_reach_no_verdict() -> None:
     cells = [Cell({"frechet@5": None}, 1)]
     laws = Results((Metric("frechet@5", ""),), {"logit-normal": cells, "uniform": cells}, {})
-    reached, summary, findings = sd3_mmdit.verdict(laws, GREW)
+    reached, summary, findings = sd3_study.verdict(laws, GREW)
     assert reached == "not yet" and "too few" in summary and not findings
 
 
 def test_a_plan_can_be_shrunk() -> None:
-    full = sd3_mmdit.PLANS["cpu"]
+    full = sd3_study.PLANS["cpu"]
     small = full.scaled(0.01)
     assert full.scaled(1.0) is full and (small.times.images, small.times.pictures, small.norms.images, small.early) == (448, 3, 128, 64)

@@ -17,10 +17,10 @@ from sfumato.backbones.pixart import PixArtConfig
 from sfumato.backbones.unet_plan import UNetConfig
 from sfumato.nn.layout import asymmetric
 from sfumato.papers import ascan, ascan_study, lumina_next, pixart_sigma, sdxl, sdxl_report, study, uvit_scaling
+from sfumato.papers.arms import Arm, Trial
 from sfumato.papers.claims import reproduce
 from sfumato.papers.compression_study import compressed, speed
 from sfumato.papers.study import Cell, Metric, Results
-from sfumato.papers.trial import Arm, Trial
 from sfumato.papers.tuning import Tuning
 from sfumato.papers.world import World
 from sfumato.training.optimizers import OptimizerConfig

@@ -15,11 +15,12 @@ import torch
 
 from ..backbones.ascan import AsCAN, AsCANConfig
 from ..training.optimizers import OptimizerConfig
+from .arms import Arm, Trial
 from .claims import Budget, Finding, Outcome, Verdict
 from .inputs import asked
 from .study import Interval, Results
 from .timing import in_turn, ratio
-from .trial import Arm, Trial, concluded, run_study
+from .trial import concluded, run_study
 from .world import open_world
 
 

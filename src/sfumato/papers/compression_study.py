@@ -15,11 +15,12 @@ from ..core.config import to_dict
 from ..core.denoiser import Denoiser
 from ..nn.projections import Reducer
 from ..training.diffusion import DiffusionTask
+from .arms import Arm, Trial
 from .claims import Budget
 from .inputs import asked
 from .study import Cell, Interval, Metric, Results, Study
 from .timing import in_turn, ratio
-from .trial import Arm, Trial, trained
+from .trial import trained
 from .trial_measures import judged, judgements, losses
 from .tuning import AsTrained, Lessons, Tuning, tune
 from .world import World

@@ -14,9 +14,10 @@ from ..core.errors import NonFiniteError
 from ..core.state import Stream
 from ..sampling.policies.extrapolation import Extrapolation
 from ..training.diffusion import DiffusionTask
+from .arms import Arm, Trial
 from .claims import Budget
 from .study import Cell, Metric, Results, Study
-from .trial import Arm, Trial, trained
+from .trial import trained
 from .trial_measures import judged, judgements, losses, probes
 from .world import World
 

@@ -16,11 +16,11 @@ from ..backbones.nextdit import NextDiT, NextDiTConfig, tiny
 from ..core.state import State
 from ..nn.rope import RULES, Rule, Stretch, frequency_aware, interpolated, ntk, plain, proportional, time_aware
 from ..sampling.schedules import grid
+from .arms import Arm, Trial
 from .claims import Budget, Claim, Finding, Outcome, Verdict, exact
 from .depth_study import draw_larger, learn_depths
 from .inputs import asked, gap, parameters
 from .study import Results
-from .trial import Arm, Trial
 from .trial_measures import grids
 from .world import open_world
 

@@ -16,9 +16,10 @@ from ..core.config import to_dict
 from ..core.denoiser import Denoiser
 from ..core.errors import NonFiniteError
 from ..training.diffusion import DiffusionTask
+from .arms import Arm, Trial
 from .claims import Budget
 from .study import Cell, Metric, Results, Study
-from .trial import Arm, Trial, trained
+from .trial import trained
 from .trial_measures import losses, probes
 from .world import World
 

@@ -17,11 +17,11 @@ from ..core.rng import generator
 from ..core.state import State, Stream
 from ..nn.positions import corner_coordinates
 from ..nn.projections import Projections, Reducer
+from .arms import Arm, Trial
 from .claims import Budget, Claim, Finding, Outcome, Verdict, exact, shown
 from .compression_study import Compression, compressed, learn_compressed, speed
 from .inputs import asked, gap, parameters
 from .study import Interval, Results
-from .trial import Arm, Trial
 from .trial_measures import grids
 from .tuning import Tuning
 from .world import open_world

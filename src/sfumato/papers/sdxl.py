@@ -20,11 +20,11 @@ from ..core.rng import Rows
 from ..core.state import Stream
 from ..nn.embeddings import sinusoid
 from ..training.optimizers import OptimizerConfig
+from .arms import Trial
 from .claims import Budget, Claim, Finding, Outcome, exact
 from .inputs import asked, gap, parameters
 from .sdxl_report import draw_told, verdict
 from .sdxl_study import ToldPlan, known_crops, learn_crops, learn_sizes
-from .trial import Trial
 from .world import open_world
 
 CLAIM = Claim(

@@ -21,10 +21,11 @@ from ..core.denoiser import Denoiser
 from ..evaluate.drawing import Order, draw
 from ..evaluate.selection import Selection, select
 from ..training.diffusion import DiffusionTask
+from .arms import Arm, Trial
 from .claims import Budget
 from .study import Cell, Metric, Results, Study
 from .told import Taught, cropped, cut, detail, middle, shrunk, whole
-from .trial import Arm, Trial, trained
+from .trial import trained
 from .trial_measures import judged, judgements, losses
 from .tuning import AsTrained
 from .world import World

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,15 +16,13 @@ from ..core.rng import normal
 from ..evaluate.evaluate import evaluate
 from ..objectives.denoising import Sample
 from ..training.diffusion import DiffusionTask
+from .arms import Trial
 from .claims import Budget
 from .plots import Line, Panel, chart
 from .study import Metric, Results
 from .told import alike, telling
 from .tuning import AsTrained
 from .world import World
-
-if TYPE_CHECKING:
-    from .trial import Trial
 
 # Even noise levels of the validation loss; t = 1, where the target is all of the data's variance, is left out (arXiv 2403.03206).
 LEVELS = tuple(k / 8 for k in range(1, 8))

@@ -20,10 +20,11 @@ from ..core.conditions import Conditions, Tokens
 from ..core.rng import generator
 from ..nn.rewires import Merge, Push
 from ..sampling.guidance import ClassifierFree
+from .arms import Arm, Trial
 from .claims import Budget, Claim, Finding, Outcome, Verdict, exact, shown
 from .inputs import asked, gap, parameters
 from .study import Results, joined
-from .trial import Arm, Trial, concluded, fitted, run_study
+from .trial import concluded, fitted, run_study
 from .trial_measures import flops
 from .world import World, open_world
 
