@@ -4,7 +4,6 @@ for whoever has their weights in a folder. Nothing is ever fetched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.errors import NonFiniteError, UnknownNameError, UsageError, WeightsError
+from ..core.errors import UnknownNameError, WeightsError
 from ..core.pretrained import load_pretrained, require_safetensors
 from ..core.weights import read_json
-from .metrics import finite_rows
+from .pictures import chunks
 
 if TYPE_CHECKING:
     from .judge import Judge
@@ -83,16 +82,6 @@ def preparation(folder: Path, size: int, look: tuple[tuple[float, float, float],
 def _side(size: Any) -> int:
     """The size of a preprocessor: a number, {"shortest_edge": n} or {"height": n, "width": n}."""
     return int(size.get("shortest_edge") or size["height"]) if isinstance(size, dict) else int(size)
-
-
-def chunks(images: Tensor, device: torch.device, most: int = 32) -> Iterator[Tensor]:
-    """Images (N, 3, H, W), `most` at a time, on `device`. Raises `UsageError` on other shapes, `NonFiniteError` naming rows with NaN."""
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise UsageError(f"pictures of shape {tuple(images.shape)}", "(N, 3, H, W), values in [-1, 1]")
-    _, bad = finite_rows(images)
-    if bad:
-        raise NonFiniteError(f"{len(bad)} of {len(images)} pictures hold NaN or infinity: rows {bad[:8]} ({images.dtype})")
-    return (chunk.to(device) for chunk in images.split(most) if len(chunk))
 
 
 class JudgeFeatures:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core.errors import WeightsError
 from ..core.files import read_tensors
-from .features import chunks
+from .pictures import chunks
 
 SIZE, DIMS = 299, 2048
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..core.errors import DataError, NonFiniteError, UnknownNameError, UsageError
+from .metrics import finite_rows
 
 if TYPE_CHECKING:
     from ..data.sources import Source
@@ -68,3 +69,13 @@ def paired(images: Tensor, prompts: Sequence[str]) -> None:
     """Raise `UsageError` unless there is one prompt for each picture."""
     if len(images) != len(prompts):
         raise UsageError(f"{len(images)} pictures and {len(prompts)} prompts to score", "one prompt for each picture")
+
+
+def chunks(images: Tensor, device: torch.device, most: int = 32) -> Iterator[Tensor]:
+    """Images (N, 3, H, W), `most` at a time, on `device`. Raises `UsageError` on other shapes, `NonFiniteError` naming rows with NaN."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise UsageError(f"pictures of shape {tuple(images.shape)}", "(N, 3, H, W), values in [-1, 1]")
+    _, bad = finite_rows(images)
+    if bad:
+        raise NonFiniteError(f"{len(bad)} of {len(images)} pictures hold NaN or infinity: rows {bad[:8]} ({images.dtype})")
+    return (chunk.to(device) for chunk in images.split(most) if len(chunk))

@@ -23,10 +23,10 @@ from ..core.pretrained import load_pretrained, load_tokenizer, require_safetenso
 from ..core.weights import read_json
 from ..pipelines.best_of import Scorer
 from .critic import Critic
-from .features import CLIP_LOOK, Preparation, chunks, clip_image, named_architecture, preparation
+from .features import CLIP_LOOK, Preparation, clip_image, named_architecture, preparation
 from .judge import Judge
 from .metrics import alignment
-from .pictures import paired
+from .pictures import chunks, paired
 
 WANTED = (
     "a CLIPModel folder (config.json, model.safetensors, tokenizer.json and, best, preprocessor_config.json), of CLIP, HPSv2 or PickScore; "
