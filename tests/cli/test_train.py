@@ -224,6 +224,8 @@ def test_a_run_of_before_a_field_existed_goes_on(cli: Cli, drawings: Path, model
         (("--scenes", "SCENES", "--scene-share", "0"), "share is 0.0"),
         (("--scenes", "SCENES", "--scene-share", "0.1"), "is 0 scenes"),
         (("--scenes", "SCENES", "--scene-forms", "0", "0", "0", "0"), "not all 0"),
+        (("--language-share", "0.2"), "name them: --languages"),
+        (("--languages", "de", "--language-share", "1"), "more than 0 and less than 1"),
         (("--scenes", "SCENES", "--scene-objects", "0"), "at least 1"),
         (("--scene-share", "0.5"), "--scenes FOLDER"),
         (("--from", "MODEL", "--width", "64"), "width 64 was asked for, and MODEL has width 32"),

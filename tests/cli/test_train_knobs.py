@@ -77,6 +77,7 @@ MODEL = {
     "depth": (2, "shape.depth"), "width": (128, "shape.width"), "heads": (2, "shape.heads"), "forms": ((1.0,), "forms"),
     "optimizer": ("adamw", "train.optimizer.name"), "muon_lr": (0.5, "train.optimizer.muon_lr"),
     "sample_every": (3, "train.sample_every"), "small_steps": (3, "small.steps"), "ema": (0.5, "train.ema"),
+    "languages": (("de", "ja"), "languages.codes"), "language_share": (0.5, "languages.share"),
     "scenes": (("s",), "scenes.folders"), "scene_share": (0.25, "scenes.share"), "scene_objects": (2, "scenes.most"),
     "scene_forms": ((1.0, 0.0, 0.0, 0.0), "scenes.forms"),
 }  # fmt: skip
@@ -104,7 +105,7 @@ def test_every_option_of_train() -> None:
             turned = verb(data="d", out=Path("o"), **{name: value}).settled(recipe)
             assert at(turned, field) == value != at(recipe(), field), name
     for name, (value, field) in MODEL.items():
-        beside = {"scenes": ("s",)} if name.startswith("scene_") else {}
+        beside = {"scenes": ("s",)} if name.startswith("scene_") else {"languages": ("fr",)} if name == "language_share" else {}
         asked = TrainModel(data="d", out=Path("o"), **beside, **{name: value})  # type: ignore[arg-type]
         assert at(asked._with_own(asked.settled(ModelRecipe)), field) == value != at(ModelRecipe(), field), name
 

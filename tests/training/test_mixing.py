@@ -10,7 +10,7 @@ from tests.training.tasks import config, table, together
 
 from sfumato.core.errors import ConfigError
 from sfumato.training.precompute import Precomputed
-from sfumato.training.recipes import ModelRecipe, Scenes, Small, mixed
+from sfumato.training.recipes import Languages, ModelRecipe, Scenes, Small, mixed
 
 SCENES = Scenes(("somewhere",))
 
@@ -81,3 +81,23 @@ def test_scenes_leave_the_drawings_order_as_it_was():
 def test_impossible_mixtures_are_refused(fields: dict[str, object]):
     with pytest.raises(ConfigError):
         replace(SCENES, **fields)  # type: ignore[arg-type]
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 4), st.lists(st.floats(0.1, 3.0), min_size=1, max_size=5))
+def test_other_languages_have_their_share_of_the_captions(share: float, count: int, forms: list[float]):
+    weights = Languages(("de", "fr", "es", "ja")[:count], share).weighed(forms)
+    own, more = weights[: len(forms)], weights[len(forms) :]
+    assert len(more) == 2 * count and sum(more) == pytest.approx(share) and sum(weights) == pytest.approx(1.0)
+    assert [w / own[0] for w in own] == pytest.approx([f / forms[0] for f in forms]) and len(set(more)) == 1
+    assert Languages().weighed(forms) == tuple(forms)
+
+
+def test_captions_in_other_languages_are_drawn():
+    recipe = ModelRecipe(forms=(1.0,), languages=Languages(("de",), 0.9), batch=2, small=Small(steps=0))
+    drawings = ready(7, 3, 0.0)
+    stream, found = mixed([drawings], recipe, 2), set[int]()
+    for index in range(40):
+        lengths = stream.batch(index)["cond"].tokens["text"].keep.sum(1)
+        rows = stream.batch(index)["latents"][:, 0, 0, 0].long()
+        found |= {form for form in range(3) if lengths.tolist() == [1 + (3 * int(r) + form) % 3 for r in rows]}
+    assert found == {0, 1, 2}

@@ -54,7 +54,7 @@ class Evaluate(Steering):
     # How the second drawing differs, of --against or of the same model: steps=10, solver=heun, lora=FILE, ... Repeat it for several.
     change: Annotated[conf.UseAppendAction[tuple[str, ...]], unset("not at all", "OPTION=VALUE")] = ()
     # drawings: named things, beside real drawings. skills: objects, counts, colours, positions, text. bias: gender in neutral prompts.
-    # words: prompts in words that no training caption holds.
+    # words: prompts in words that no English training caption holds.
     suite: Annotated[Suite | None, unset("drawings, or what --prompts asks")] = None
     # A file of your own prompts, one a line; a .jsonl line may say what must be seen. "-" reads standard input.
     prompts: Annotated[str | None, unset("none", "FILE")] = None

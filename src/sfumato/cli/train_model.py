@@ -45,6 +45,10 @@ class TrainModel(Train):
     heads: Annotated[int | None, unset("the recipe's")] = None
     # How often each caption form of the data is drawn; one number per form.
     forms: Annotated[tuple[float, ...] | None, unset("the recipe's, for EmojiWorld")] = None
+    # Other languages whose labels are captions of drawings too: de, fr, es, ja and what else EmojiWorld's drawings are named in.
+    languages: Annotated[tuple[str, ...] | None, unset("the recipe's: none")] = None
+    # The share of batches with captions in --languages.
+    language_share: Annotated[float | None, unset("the recipe's")] = None
     # Folders that `sfumato data scenes` built, to learn from beside the data.
     scenes: Annotated[tuple[str, ...] | None, unset("the recipe's: none")] = None
     # The share of scenes in each batch, more than 0 and less than 1.
@@ -142,13 +146,17 @@ class TrainModel(Train):
         """`recipe` with this command's options."""
         optimizer = self._given("muon_lr") | ({} if self.optimizer is None else {"name": self.optimizer})
         train = replace(recipe.train, optimizer=replace(recipe.train.optimizer, **optimizer), **self._given("ema", "sample_every"))
-        mix = {"folders": self.scenes, "share": self.scene_share, "most": self.scene_objects, "forms": self.scene_forms}
-        asked: dict[str, Any] = {name: value for name, value in mix.items() if value is not None}
+        asked = named({"folders": self.scenes, "share": self.scene_share, "most": self.scene_objects, "forms": self.scene_forms})
         scenes = replace(recipe.scenes, **asked)
         if asked and not scenes.folders:
             raise UsageError(f"{', '.join(asked)} of scenes, but no scenes", "name their folders: --scenes FOLDER")
+        languages = replace(recipe.languages, **named({"codes": self.languages, "share": self.language_share}))
+        if self.language_share is not None and not languages.codes:
+            raise UsageError("a share of other languages, but none of them", "name them: --languages de ja")
         small = recipe.small if self.small_steps is None else replace(recipe.small, steps=self.small_steps)
-        return replace(recipe, shape=self._reshaped(recipe), small=small, train=train, scenes=scenes, **self._given("forms"))
+        return replace(
+            recipe, shape=self._reshaped(recipe), small=small, train=train, languages=languages, scenes=scenes, **self._given("forms")
+        )
 
     def _reshaped(self, recipe: ModelRecipe) -> Any:
         """The recipe's shape with this command's sizes. Raises `UsageError` for one that its family has not."""
@@ -160,4 +168,9 @@ class TrainModel(Train):
 
     def _given(self, *names: str) -> dict[str, Any]:
         """Those of the options `names` that were given."""
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return named({name: getattr(self, name) for name in names})
+
+
+def named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..codecs.autoencoder import Autoencoder
 from ..core.files import read_tensors, write_tensors
+from ..data.languages import captions_in
 from ..data.sources import Source
 from ..text.encoded import TextEncoder
 from .diffusion import TextTable
@@ -28,9 +29,13 @@ class Precomputed:
     table: TextTable
 
 
-def precompute(source: Source, codec: Autoencoder, encoder: TextEncoder, cache: Path, batch: int = 64) -> Precomputed:
-    """Encode every picture and every distinct caption of `source`; cache files of the same pictures, captions and weights are reused."""
-    numbers, table = encoded_captions(source, encoder, cache, batch)
+def precompute(
+    source: Source, codec: Autoencoder, encoder: TextEncoder, cache: Path, batch: int = 64, languages: Sequence[str] = ()
+) -> Precomputed:
+    """Encode every picture and every distinct caption of `source`; cache files of the same pictures, captions and weights are reused.
+    `languages`: further captions, see `captions_in`.
+    """
+    numbers, table = encoded_captions(source, encoder, cache, batch, languages)
     return Precomputed(encoded_pictures(source, codec, cache, batch), numbers, table)
 
 
@@ -42,9 +47,13 @@ def encoded_pictures(source: Source, codec: Autoencoder, cache: Path, batch: int
     return read_tensors(path)["latents"]
 
 
-def encoded_captions(source: Source, encoder: TextEncoder, cache: Path, batch: int = 64) -> tuple[Tensor, TextTable]:
-    """(N, forms) caption numbers and the table they point into, from `cache` where it has them."""
+def encoded_captions(
+    source: Source, encoder: TextEncoder, cache: Path, batch: int = 64, languages: Sequence[str] = ()
+) -> tuple[Tensor, TextTable]:
+    """(N, forms) caption numbers and the table they point into, from `cache` where it has them; two more forms for each language."""
     captions = _captions(source)
+    if languages:
+        captions = [own + more for own, more in zip(captions, captions_in(source, languages), strict=True)]
     distinct = sorted({text for row in captions for text in row})
     path = cache / f"captions-{_digest(encoder.name, distinct)}.safetensors"
     if not path.is_file():

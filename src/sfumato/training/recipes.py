@@ -75,6 +75,28 @@ class Scenes:
 
 
 @dataclass(frozen=True)
+class Languages:
+    """Captions of drawings in other languages: of the batches the `share`, each of `codes` ("de", "ja", ...; `data/languages.py`) as often.
+
+    No codes: English alone.
+    """
+
+    codes: tuple[str, ...] = ()
+    share: float = 0.15
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share < 1.0:
+            raise ConfigError(f"the share of other languages is {self.share}", "more than 0 and less than 1: what is left is English")
+
+    def weighed(self, forms: Sequence[float]) -> tuple[float, ...]:
+        """How often each caption of a drawing is drawn: those of the source, which weigh `forms`, then two in each language."""
+        if not self.codes:
+            return tuple(forms)
+        more = 2 * len(self.codes)
+        return (*((1.0 - self.share) * weight / sum(forms) for weight in forms), *([self.share / more] * more))
+
+
+@dataclass(frozen=True)
 class Start:
     """The trained model a run begins with: its name or folder, and the checksum of its weights. Empty: weights drawn from the seed."""
 
@@ -95,6 +117,7 @@ class ModelRecipe:
     shape: Any = None
     time_law: str = "logit-normal"
     forms: tuple[float, ...] = (0.1, 0.6, 0.15, 0.1, 0.05)
+    languages: Languages = field(default_factory=Languages)
     scenes: Scenes = field(default_factory=Scenes)
     start: Start = field(default_factory=Start)
     small: Small = field(default_factory=Small)
@@ -146,7 +169,7 @@ def continued(recipe: ModelRecipe, pipe: TextToImage, model: str) -> ModelRecipe
 
 def mixed(ready: Sequence[Precomputed], recipe: ModelRecipe, batch: int) -> Mixed:
     """Batches of `batch` pictures from the drawings, `ready[0]`, and the scenes, `ready[1]` if there are any; each in its own order."""
-    forms, seed = (recipe.forms, recipe.scenes.forms), recipe.train.seed
+    forms, seed = (recipe.languages.weighed(recipe.forms), recipe.scenes.forms), recipe.train.seed
     return Mixed(
         [
             LatentStream(one.latents, one.captions, one.table, weights, rows, seed + number)
@@ -158,7 +181,8 @@ def mixed(ready: Sequence[Precomputed], recipe: ModelRecipe, batch: int) -> Mixe
 def feed(sources: Sequence[Source], pipe: TextToImage, recipe: ModelRecipe, cache: Path) -> Stream:
     """What a run reads: the small stage, if there is one, then the large, both from the same captions. Encodes what `cache` lacks."""
     net, small = pipe.denoiser.net, recipe.small
-    found = [precompute(one, pipe.codec, pipe.encoder, cache) for one in sources]
+    spoken = (recipe.languages.codes, ())  # scenes are told in English
+    found = [precompute(one, pipe.codec, pipe.encoder, cache, languages=codes) for one, codes in zip(sources, spoken, strict=False)]
     ready = [replace(one, table=told(one.table, net)) for one in found]
     batches: Stream = mixed(ready, recipe, recipe.batch)
     if small.steps:

@@ -62,6 +62,8 @@ class Drawings:
     def __init__(self, concepts: Sequence[str] = CONCEPTS, captions: Sequence[str] = ("a cat",), split: str = "train") -> None:
         said = [tuple(captions), *((name,) for name in concepts[1:])]
         self.columns = {"concept": list(concepts), "captions": said, "style": ["noto"] * len(concepts), "split": [split] * len(concepts)}
+        foreign = [{"language": "de", "label": "PFERD: Kopf"}, {"language": "en-gb", "label": "doggy"}]
+        self.columns["labels"] = [foreign, *[None] * (len(concepts) - 1)]
 
     def __len__(self) -> int:
         return len(self.columns["concept"])
@@ -117,6 +119,7 @@ def test_rates_by_kind_between_two_bounds(tmp_path: Path) -> None:
     assert report.tasks["german"].floor.value == 0.0 and 0 < report.tasks["german"].generated.low < 1
     assert dict(zip(report.prompts, report.named, strict=True))["libro"] == "dog face"
     assert outcome.notes[report.prompts.index("libro")] == "book, taken for dog face" and outcome.notes[0] == ""
+    assert report.labels == ("Pferd",) and any(r.startswith("of these words, 1 stand in labels") for r in report.remarks())
     assert "| spanish (30) |" in (tmp_path / "report.md").read_text() and json.loads((tmp_path / "report.json").read_text())["each"] == 2
     assert report.extras()[0].rows[0] == ("pussycat", "english", "cat", "black cat") and report.radar()[0] == KINDS
     assert outcome.reference is not None and outcome.reference.shape == (200, 3, 32, 32)
@@ -135,7 +138,7 @@ def test_what_cannot_be_asked_is_named(tmp_path: Path) -> None:
     assert reasons["Hund"].endswith("hold hund") and "no drawing of ghost" in reasons["phantom"]
     assert any("'Hund' was not asked" in remark for remark in report.remarks())
     held_out = Words.prepare(Drawings(captions=("Hund",), split="test"), Reader(), 0)
-    assert not held_out.skipped, "captions of the test split were not read"
+    assert not held_out.skipped and not held_out.labels, "captions of the test split were not read"
     with pytest.raises(DataError, match="pussycat: no drawing of cat or cat face or black cat"):
         Words.prepare(Drawings(CONCEPTS[:1]), judge_of(("fox",), ("noto",)), 0)
     with pytest.raises(UsageError, match="0 pictures of each word"):

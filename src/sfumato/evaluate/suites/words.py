@@ -1,7 +1,7 @@
 """Words: does a model draw what it is asked for in words that it never read? A fixed list of 100, everyday English and four languages.
 
-`words.json` says which concepts are right for each. The captions that training saw hold none of these words, whatever their accents and
-case: what a model makes of one it owes to its text encoder.
+`words.json` says which concepts are right for each. EmojiWorld's English captions hold none of these words, whatever their accents and
+case: what a model makes of one it owes to its text encoder, unless it was taught other languages' labels, many of which are on the list.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import ClassVar
@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...core.errors import DataError, UsageError
+from ...core.errors import DataError, UnknownNameError, UsageError
 from ...core.rng import generator
 from ..judge import Judge
 from ..report import own_rate
@@ -65,18 +65,22 @@ def words_of(texts: Iterable[str]) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class WordsReport(BoundedReport):
-    """`named`: what the judge takes each picture for; `meaning`: what it should be. `skipped`: prompts that were not asked."""
+    """`named`: what the judge takes each picture for; `meaning`: what it should be. `skipped`: prompts that were not asked.
+
+    labels: prompts that are, or hold, a word of a training drawing's label in another language.
+    """
 
     each: int
     named: tuple[str, ...]
     meaning: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    labels: tuple[str, ...]
 
     shared_columns: ClassVar[Row] = ("real drawings",)
     whole: ClassVar[str] = "all words"
 
     def kind_title(self) -> str:
-        return f"{len(set(self.prompts))} words that no training caption holds"
+        return f"{len(set(self.prompts))} words that no English training caption holds"
 
     def legend(self) -> str:
         return (
@@ -86,7 +90,10 @@ class WordsReport(BoundedReport):
         )
 
     def remarks(self) -> list[str]:
-        return [*super().remarks(), *(f"{one.prompt!r} was not asked: {one.reason}" for one in self.skipped)]
+        read = "a model that was taught those (its card says so) has read them"
+        taught = f"of these words, {len(self.labels)} stand in labels in other languages: {read}"
+        left_out = (f"{one.prompt!r} was not asked: {one.reason}" for one in self.skipped)
+        return [*super().remarks(), *([taught] if self.labels else []), *left_out]
 
     def extras(self) -> list[Extra]:
         rows = list(zip(self.prompts, self.task, self.meaning, self.named, strict=True))
@@ -103,6 +110,7 @@ class Words:
     true: Sequence[bool]
     judge: Judge
     each: int
+    labels: Sequence[str] = ()
 
     @classmethod
     def prepare(cls, source: Drawings, judge: Judge, seed: int, each: int = 1) -> Words:
@@ -128,8 +136,11 @@ class Words:
                 rows.append(shown[int(torch.randint(len(shown), (1,), generator=generator((seed, "words", number))))])
         if not asked:
             raise DataError("none of the words can be asked", f"{skipped[0].prompt}: {skipped[0].reason}")
+        foreign = words_of(_labels(source, split))
+        labels = [word.prompt for word in asked if words_of([word.prompt]) & foreign]
         real = torch.stack([source[row].image for row in rows])
-        return cls(asked, skipped, real, [name in word.concepts for name, word in zip(named(judge, real), asked, strict=True)], judge, each)
+        true = [name in word.concepts for name, word in zip(named(judge, real), asked, strict=True)]
+        return cls(asked, skipped, real, true, judge, each, labels)
 
     @property
     def name(self) -> str:
@@ -159,11 +170,23 @@ class Words:
             named=tuple(seen),
             meaning=tuple(word.meaning for word in words),
             skipped=tuple(self.skipped),
+            labels=tuple(self.labels),
         )
         report.save(sitting.out)
         notes = tuple("" if right else f"{word.meaning}, taken for {name}" for right, word, name in zip(answers, words, seen, strict=True))
         values = by_task(dict(zip(drawn.places, map(float, answers), strict=True)), kinds, KINDS, report.whole)
         return Outcome(report, drawn.places, drawn.images, notes, values, reference=self.real[kept], reference_name="real drawing")
+
+
+def _labels(source: Drawings, split: Sequence[str]) -> Iterator[str]:
+    """Labels of the train split's drawings in languages other than English, where the source has them."""
+    try:
+        labels = source.column("labels")
+    except UnknownNameError:
+        return
+    for of, row in zip(split, labels, strict=True):
+        if of == "train":
+            yield from (entry["label"] for entry in row or () if not entry["language"].startswith("en"))
 
 
 def named(judge: Judge, images: Tensor) -> list[str]:
