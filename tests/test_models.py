@@ -43,6 +43,7 @@ def test_every_stage_from_scratch(tmp_path: Path) -> None:
         recipe = from_dict(ModelRecipe, shipped()[name])
         assert type(pipe.denoiser.net).__name__ == recipe.family and pipe.defaults.size == recipe.defaults.size
         assert pipe.card["scenes"] > 0 and pipe.card["recipe"]["scenes"]["folders"] == [f"{tmp_path}/scenes-{n}" for n in (2, 3, 4)]
+        assert pipe.card["recipe"]["languages"]["codes"] == ["de", "fr", "es", "ja"]
         assert pipe("a fox", steps=1).images.shape == (1, 3, *recipe.defaults.size)
     assert Judge.load(tmp_path / "judge" / "judge").eyes is not None and Critic.load(tmp_path / "critic" / "critic").card["held_out"]
     assert Perceptual.load(tmp_path / "perceptual" / "perceptual").card["trained_on"]["drawings"] > 1
@@ -54,5 +55,5 @@ def test_the_whole_asks_for_what_the_documents_say(tmp_path: Path) -> None:
     for level, count in ((2, 2500), (3, 2500), (4, 4000)):
         assert f"--out data/scenes-{level} --count {count} --seed {level} --difficulty {level}" in told
     for name in MODELS:
-        assert f"--recipe {name} --data nowhere --scenes data/scenes-2 data/scenes-3 data/scenes-4" in told
+        assert f"--recipe {name} --data nowhere --scenes data/scenes-2 data/scenes-3 data/scenes-4 --scene-share 0.2" in told
     assert "--lessons data/lessons" in told and "TINY" not in told and "examples/tiny" not in told
