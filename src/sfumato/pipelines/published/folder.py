@@ -22,13 +22,13 @@ from ...core.discrete import Betas
 from ...core.errors import ConfigError, UnknownNameError, UsageError, WeightsError
 from ...core.memory import require_memory
 from ...core.program import Network
-from ...core.weights import pipeline_bytes, read_json
+from ...core.weights import Shards, pipeline_bytes, read_json, require_weights
 from ...text.captions import cleaner, lowered
 from ...text.joined import Joined
 from ...text.labels import Labels
 from ...text.transformers_encoder import TransformersEncoder, empty_text_model, load_text_encoder
 from ..bins import SIDES
-from ..components import read_codec, refuse_pickles
+from ..components import read_codec
 from ..identity import Identity
 from ..settings import Defaults
 from ..text_to_image import TextToImage
@@ -59,7 +59,7 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
     made_of, said = read_settled(folder, index, made_of)
     made_of = _asked(name, made_of, wishes)
     for component in (made_of.component, "vae"):
-        refuse_pickles(folder / component)
+        require_weights(folder / component)
     require_memory(f"the pipeline in {folder}", partial(pipeline_bytes, folder), dtype, device)
     net, codec = load_network(folder / made_of.component), read_codec(folder / "vae")
     pipe = TextToImage(
@@ -68,7 +68,7 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
         codec=codec,
         slots=made_of.slots,
         defaults=published_defaults(made_of, said, codec.factor),
-        identity=Identity(folder.name, {"sha256": _weights(folder / made_of.component), "codec_sha256": _weights(folder / "vae")}),
+        identity=Identity(folder.name, {"sha256": Shards(folder / made_of.component).files, "codec_sha256": Shards(folder / "vae").files}),
         notes=tuple(f"this folder's {part} is not run here" for part in made_of.unrun if _has(index, part)),
     )
     return made_of.completed(pipe, folder)
@@ -190,7 +190,3 @@ def empty_texts(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The models of a published pipeline's text encoders, by folder, on meta."""
     texts = kind(class_name(index)).texts
     return {text.folder: empty_text_model(folder / text.folder) for text in texts if _has(index, text.folder)}
-
-
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
