@@ -10,7 +10,19 @@ import scipy.linalg
 import torch
 
 from sfumato.core.errors import NonFiniteError, UsageError
-from sfumato.evaluate.metrics import Estimate, bootstrap, cmmd, finite_rows, frechet, jackknife, kernel_distance, manifolds, mmd2, wilson
+from sfumato.evaluate.metrics import (
+    Estimate,
+    bootstrap,
+    cmmd,
+    finite_rows,
+    frechet,
+    jackknife,
+    kernel_distance,
+    manifolds,
+    mmd2,
+    student,
+    wilson,
+)
 
 
 def features(rows: int, width: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -79,6 +91,14 @@ def test_intervals() -> None:
     low, high = bootstrap(values)
     assert low < float(values.mean()) < high and high - low == pytest.approx(4 * float(values.std()) / math.sqrt(400), rel=0.15)
     assert bootstrap(values) == (low, high)
+
+
+def test_the_interval_of_a_few_values_holds_the_mean_as_often_as_it_says() -> None:
+    for count in (3, 5):
+        drawn = torch.randn(2000, count, generator=torch.Generator().manual_seed(count))
+        found = [student(row) for row in drawn]
+        assert 0.935 < sum(low < 0 < high for low, high in found) / 2000 < 0.965
+    assert all(map(math.isnan, student(torch.tensor([1.0])))) and student(torch.tensor([2.0, 2.0])) == (2.0, 2.0)
 
 
 def test_bad_features_are_refused() -> None:

@@ -195,11 +195,20 @@ def test_the_rule(changed: dict[str, Sequence[float]], counts: Sequence[float], 
     arms = {s: {"right@8": [0.1] * 3, "right@24": values, "held out": [0.3] * 3} for s, values in (LEARNT | changed).items()}
     arms["count"] |= {f"count {n}": [value] * 3 for n, value in zip((1, 2, 3, 4), counts, strict=True)}
     true = {"true renders": [0.99], "held out": [0.98], **{f"count {n}": [1.0] for n in (1, 2, 3, 4)}}
-    skew = {f"{share}% men": {"excess": [value]} for share, value in zip((50, 70, 90), excess, strict=True)}
+    skew = {f"{share}% men": {"excess": [value] * 3} for share, value in zip((50, 70, 90), excess, strict=True)}
     reached, summary, findings = dall_eval.verdict(PLAN, results(arms), results({s: true for s in PAINTSKILLS}), results(skew))
     assert reached == verdict, (summary, findings)
     named = {f.name: f.found for f in findings}
     assert named["MAD excess minus the training set's MAD, 90% men"] == pytest.approx(excess[2] - 0.4)
+
+
+def test_a_bias_that_rises_by_chance_does_not_hold() -> None:
+    arms = {s: {"right@8": [0.1] * 3, "right@24": values, "held out": [0.3] * 3} for s, values in LEARNT.items()}
+    arms["count"] |= {f"count {n}": [value] * 3 for n, value in zip((1, 2, 3, 4), FALLING, strict=True)}
+    true = {"true renders": [0.99], "held out": [0.98], **{f"count {n}": [1.0] for n in (1, 2, 3, 4)}}
+    skew = {"50% men": {"excess": (0.1, 0.3, 0.0)}, "70% men": {"excess": [0.2] * 3}, "90% men": {"excess": (0.5, 0.2, 0.1)}}
+    reached, _, findings = dall_eval.verdict(PLAN, results(arms), results({s: true for s in PAINTSKILLS}), results(skew))
+    assert reached == "partly" and [f.passed for f in findings if f.name.startswith("MAD over")] == [True, False]
 
 
 def test_plans_can_be_shrunk() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import scipy
 
 from sfumato.core.errors import ConfigError
 from sfumato.papers.plots import Line, Panel, chart
@@ -66,8 +68,10 @@ def test_comparisons_are_paired(tmp_path: Path) -> None:
     results = study().run(cell, tmp_path)
     mean = results.mean("new", "distance")
     gain = results.difference("new", "old", "distance")
-    assert mean is not None and mean[0] == pytest.approx(11.0) and mean[1][0] == pytest.approx(1.0) and mean[1][1] == pytest.approx(21.0)
-    assert gain is not None and gain[0] == pytest.approx(-1.1) and -1.2001 < gain[1][0] < gain[1][1] < -0.9999
+    assert mean is not None and mean[0] == pytest.approx(11.0)
+    assert mean[1] == pytest.approx(scipy.stats.t.interval(0.95, 2, 11.0, 10.0 / math.sqrt(3)))
+    assert gain is not None and gain[0] == pytest.approx(-1.1) and gain[0] - gain[1][0] == pytest.approx(gain[1][1] - gain[0])
+    assert gain[1][1] - gain[1][0] < 0.02 * (mean[1][1] - mean[1][0]), "of the differences, not of the values"
     assert results.mean("old", "hits") is None and results.difference("new", "old", "hits") is None
     assert results.mean_ranks(["distance", "hits"]) == {"new": 1.0, "old": 2.0} and results.mean_ranks(["hits"]) is None
     shown = {f.name: f for f in results.findings()}
@@ -99,3 +103,18 @@ def test_the_chart_is_an_svg_with_every_line(tmp_path: Path) -> None:
         [Panel("title", ["5", "10", "25"], "steps", lines), Panel("empty", ["1"], "t", [Line("new", [None])])], tmp_path / "d.svg"
     )
     assert again.read_bytes() == path.read_bytes()
+
+
+def test_apart_means_the_whole_interval(tmp_path: Path) -> None:
+    results = study().run(cell, tmp_path)
+    gain = results.difference("new", "old", "distance")
+    assert gain is not None
+    below = results.apart("gain", "new", "old", "distance")
+    assert below.passed and below.found == gain[0] and below.interval == gain[1] and below.expected == "below 0, interval too"
+    assert results.apart("gain", "new", "old", "distance", most=gain[0]).passed is False
+    assert results.apart("loss", "old", "new", "distance", "above", 1.0).passed is False
+    assert results.apart("loss", "old", "new", "distance", "above", 0.5).passed
+    missing = results.apart("hits", "new", "old", "hits")
+    assert (missing.found, missing.passed) == ("not estimable", False)
+    alone = study(seeds=(0,)).run(cell, tmp_path / "alone").apart("gain", "new", "old", "distance")
+    assert alone.passed is False, "one seed tells no chance"

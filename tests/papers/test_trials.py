@@ -16,11 +16,12 @@ from sfumato.backbones.nextdit import NextDiTConfig
 from sfumato.backbones.pixart import PixArtConfig
 from sfumato.backbones.unet_plan import UNetConfig
 from sfumato.nn.layout import asymmetric
-from sfumato.papers import ascan, ascan_study, lumina_next, pixart_sigma, sdxl, sdxl_report, study, uvit_scaling
+from sfumato.papers import ascan, ascan_study, lumina_next, pixart_sigma, sdxl, sdxl_report, study, uvit_scaling, uvit_study
 from sfumato.papers.arms import Arm, Trial
 from sfumato.papers.claims import reproduce
 from sfumato.papers.compression_study import compressed, speed
 from sfumato.papers.study import Cell, Metric, Results
+from sfumato.papers.trial import cost
 from sfumato.papers.tuning import Tuning
 from sfumato.papers.world import World
 from sfumato.training.optimizers import OptimizerConfig
@@ -31,10 +32,10 @@ MICRO = Trial(images=8, batch=4, seeds=(0,), pictures=4, steps=(2,))
 @pytest.fixture
 def small(little_world: World, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Papers at microscopic size."""
-    for module in (pixart_sigma, uvit_scaling, lumina_next, sdxl, ascan_study):
+    for module in (pixart_sigma, uvit_study, lumina_next, sdxl, ascan_study):
         monkeypatch.setattr(module, "SIZE", 32)
         monkeypatch.setattr(module, "open_world", lambda budget, size: little_world)
-    for module in (uvit_scaling, lumina_next, ascan_study):
+    for module in (uvit_study, lumina_next, ascan_study):
         monkeypatch.setattr(module, "TRIAL", MICRO)
     return monkeypatch
 
@@ -63,20 +64,22 @@ def test_compression_is_measured_from_one_trained_network_a_seed(small: pytest.M
 
 
 def test_families_are_compared_at_equal_flops(small: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    small.setattr(uvit_scaling, "WIDTHS", (32, 64))
+    small.setattr(uvit_study, "WIDTHS", (32, 64))
     small.setattr(study, "EVEN", 0.7)  # two steps cannot be divided finely
-    small.setattr(uvit_scaling, "divisible", lambda trial: trial)
+    small.setattr(uvit_study, "divisible", lambda trial: trial)
     record = run(uvit_scaling, tmp_path)
-    assert [f["name"] for f in record["findings"]][:2] == [f"validation loss at width {w}, U-ViT minus PixArt" for w in (32, 64)]
+    assert [f["name"] for f in record["findings"]][:2] == [
+        f"validation loss, mean over t at width {w}, U-ViT minus PixArt" for w in (32, 64)
+    ]
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.02, 0.0001])
 def test_a_u_vit_sees_as_many_pictures_as_its_flops_allow(little_world: World, scale: float) -> None:
-    trial = uvit_scaling.divisible(uvit_scaling.TRIAL.scaled(scale))
-    assert scale < 1 or trial == uvit_scaling.TRIAL
-    for width in uvit_scaling.WIDTHS:
-        arms = uvit_scaling.arms(width, trial, little_world).values()
-        spent = [trial.steps_of(a) * trial.batch * uvit_scaling._cost(a, little_world) for a in arms]
+    trial = uvit_study.divisible(uvit_study.TRIAL.scaled(scale))
+    assert scale < 1 or trial == uvit_study.TRIAL
+    for width in uvit_study.WIDTHS:
+        arms = uvit_study.arms(width, trial, little_world).values()
+        spent = [trial.steps_of(a) * trial.batch * cost(a, little_world) for a in arms]
         assert abs(spent[0] / spent[1] - 1) < study.EVEN
 
 
@@ -135,23 +138,24 @@ def results(metrics: tuple[str, ...], **cells: tuple[float | None, ...]) -> Resu
 
 
 @pytest.mark.parametrize(
-    ("quick", "deep", "middle", "random", "verdict"),
+    ("quick", "dense", "deep", "middle", "random", "verdict"),
     [
-        (0.6, 1.0, 1.4, 2.0, "reproduced"),
-        (0.9, 1.0, 1.4, 2.0, "not reproduced"),
-        (0.6, 1.0, 0.9, 2.0, "partly"),
-        (0.6, 1.1, 1.4, 0.5, "partly"),
-        (0.6, 1.6, 1.4, 0.5, "not reproduced"),
+        (0.6, 1.1, 1.0, 1.4, 2.0, "reproduced"),
+        (0.6, 0.9, 1.0, 1.4, 2.0, "partly"),  # tuning spoilt the dense network
+        (0.9, 1.1, 1.0, 1.4, 2.0, "not reproduced"),
+        (0.6, 1.1, 1.0, 0.9, 2.0, "partly"),
+        (0.6, 1.1, 1.1, 1.4, 0.5, "partly"),
+        (0.6, 1.1, 1.6, 1.4, 0.5, "not reproduced"),
     ],
 )
-def test_the_rule_of_compression(quick: float, deep: float, middle: float, random: float, verdict: str) -> None:
+def test_the_rule_of_compression(quick: float, dense: float, deep: float, middle: float, random: float, verdict: str) -> None:
     found = results(
-        ("loss@320", "loss@3200", "style@8"),
-        dense=(1.0, 1.0, 0.5),
-        deep=(1.2, deep, 0.5),
-        middle=(1.5, middle, 0.5),
-        shallow=(1.5, 1.5, 0.5),
-        deep_from_random=(random, 1.3, 0.5),
+        ("loss@0", "loss@320", "loss@3200", "style@8"),
+        dense=(dense, 1.0, 1.0, 0.5),
+        deep=(2.0, 1.2, deep, 0.5),
+        middle=(2.0, 1.5, middle, 0.5),
+        shallow=(2.0, 1.5, 1.5, 0.5),
+        deep_from_random=(2.0, random, 1.3, 0.5),
     )
     assert pixart_sigma.verdict(pixart_sigma.PLAN, found, {64: (quick, (quick, quick))})[0] == verdict
 
@@ -161,9 +165,10 @@ def test_the_rule_of_compression(quick: float, deep: float, middle: float, rando
 )
 def test_the_rule_of_scaling(small_one: float, large_one: float, verdict: str) -> None:
     cells = {"PixArt 64": 1.0, "PixArt 128": 0.8, "U-ViT 64": small_one, "U-ViT 128": large_one}
+    cells |= {"U-ViT on equal pictures 64": 0.5, "U-ViT on equal pictures 128": 0.5}
     metrics = tuple(Metric(m, m) for m in ("loss", "style@8", "alignment@8"))
     found = Results(metrics, {arm: [Cell({"loss": x, "style@8": 0.5, "alignment@8": 0.5}, 1)] * 3 for arm, x in cells.items()}, {})
-    assert uvit_scaling.verdict(found)[0] == verdict
+    assert uvit_study.verdict(found)[0] == verdict
 
 
 @pytest.mark.parametrize(
@@ -175,7 +180,7 @@ def test_the_rule_of_scaling(small_one: float, large_one: float, verdict: str) -
         (3.0, 2.0, "ntk", "not reproduced"),
     ],
 )
-def test_the_rule_of_norms(open_growth: float, open_loss: float | None, best: str, verdict: str) -> None:
+def test_the_rule_of_bounded_branches(open_growth: float, open_loss: float | None, best: str, verdict: str) -> None:
     names, metrics = (lumina_next.USUAL, lumina_next.OPEN, lumina_next.BOUNDED_HIGH, lumina_next.OPEN_HIGH), ("loss", "growth")
     values = ((1.0, 2.0), (1.0, open_growth), (1.0, 2.0), (open_loss, open_growth if open_loss else None))
     cells = {name: [Cell(dict(zip(metrics, v, strict=True)), 1)] * 3 for name, v in zip(names, values, strict=True)}
@@ -255,3 +260,14 @@ def test_the_rule_of_layouts(losses: tuple[float, ...], times: tuple[float, ...]
     assert ascan_study.verdict(found, took)[0] == verdict
     unclear = {name: (t, (0.5, 2.0)) for name, (t, _) in took.items()}
     assert ascan_study.verdict(results(("loss",), asymmetric=(1.0,), **dict.fromkeys(names, (1.0,))), unclear)[0] == "not reproduced"
+
+
+def test_a_network_that_alone_diverged_counts_and_both_do_not() -> None:
+    names, metrics = (lumina_next.USUAL, lumina_next.OPEN, lumina_next.BOUNDED_HIGH, lumina_next.OPEN_HIGH), ("loss", "growth")
+    whole, lost = [Cell({"loss": 1.0, "growth": 2.0}, 1)] * 3, [Cell({"loss": None, "growth": None}, 1)] * 3
+    scores = {rule: [Cell({"kernel@8": 1.0}, 1)] * 3 for rule in lumina_next.LARGER}
+    larger = Results((Metric("kernel@8", ""),), scores, {})
+    for diverged, passed in (((3,), (False, True, True)), ((2,), (False, False, False)), ((2, 3), (False, False, False))):
+        cells = {name: lost if k in diverged else whole for k, name in enumerate(names)}
+        _, _, findings = lumina_next.verdict(Results(tuple(Metric(m, m) for m in metrics), cells, {}), larger, 8)
+        assert tuple(f.passed for f in findings[:3]) == passed

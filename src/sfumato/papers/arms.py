@@ -26,7 +26,12 @@ class Arm:
     def described(self) -> dict[str, Any]:
         """As JSON values: they name the cells."""
         asked = self.objective
-        objective = {"law": [type(asked.law).__name__, to_dict(asked.law)], "path": asked.path.name, "prediction": asked.prediction}
+        objective: dict[str, Any] = {
+            "law": [type(asked.law).__name__, to_dict(asked.law)],
+            "path": asked.path.name,
+            "prediction": asked.prediction,
+        }
+        objective |= {name: to_dict(part) for name in ("precondition", "masking") if (part := getattr(asked, name)) is not None}
         shape = [type(self.shape).__name__, to_dict(self.shape)]
         return {"shape": shape, "objective": objective, "changes": dict(self.changes), "images": self.images}
 

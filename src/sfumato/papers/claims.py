@@ -127,6 +127,13 @@ class Status:
     detail: str
 
 
+def reached(*parts: bool) -> Verdict:
+    """Of a claim of several parts: reproduced where all hold, partly where some do. A part rests on intervals, so that luck alone seldom
+    makes it hold.
+    """
+    return "reproduced" if all(parts) else "partly" if any(parts) else "not reproduced"
+
+
 def exact(name: str, expected: float | Sequence[float], found: float | Sequence[float], tolerance: float = 0.0, unit: str = "") -> Finding:
     """A finding that passes when every number is within `tolerance` of the expected one."""
     wanted, got = ((x,) if isinstance(x, int | float) else tuple(x) for x in (expected, found))

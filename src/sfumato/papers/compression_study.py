@@ -20,7 +20,7 @@ from .claims import Budget
 from .inputs import asked
 from .study import Cell, Interval, Metric, Results, Study
 from .timing import in_turn, ratio
-from .trial import trained
+from .trial import setting, trained
 from .trial_measures import judged, judgements, losses
 from .tuning import AsTrained, Lessons, Tuning, tune
 from .world import World
@@ -45,12 +45,11 @@ class Compression:
 
 def learn_compressed(name: str, plan: Compression, world: World, budget: Budget) -> Results:
     """Every arm from the same trained network of a seed."""
-    setting = {**to_dict(plan.trial), "tuning": to_dict(plan.tuning), "base": plan.base.described(), "held out": plan.held_out}
-    setting |= {"world": world.mark, "device": budget.device}
+    own = {"tuning": to_dict(plan.tuning), "base": plan.base.described(), "held out": plan.held_out}
     marks = (0, *plan.tuning.marks, plan.tuning.images)
     looks = tuple(Metric(f"loss@{n}", f"validation loss after {n} pictures") for n in marks)
     arms = {arm: list(blocks) for arm, blocks in plan.blocks.items()}
-    study = Study(name, arms, plan.trial.seeds, "images", (*looks, *judgements(plan.trial)), setting)
+    study = Study(name, arms, plan.trial.seeds, "images", (*looks, *judgements(plan.trial)), {**setting(plan.trial, world, budget), **own})
     return study.run(partial(_cell, plan=plan, world=world, budget=budget), budget.work)
 
 

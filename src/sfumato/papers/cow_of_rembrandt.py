@@ -35,7 +35,7 @@ from ..sampling.policies.attention_maps import AttentionRecorder, merged, probab
 from ..sampling.schedules import grid
 from ..sampling.solvers import Euler
 from ..text.spans import parts
-from .claims import Budget, Claim, Finding, Outcome, Verdict, drawings, exact, shown
+from .claims import Budget, Claim, Finding, Outcome, Verdict, drawings, exact, reached, shown
 
 CLAIM = Claim(
     slug="cow-of-rembrandt",
@@ -109,12 +109,12 @@ def verdict(both: Sequence[tuple[Attribution, Attribution]]) -> tuple[Verdict, s
         findings.append(Finding(name, "above 0, interval too", mean, interval[0] > 0, "", interval))
         lead = lead or f"content minus style on the object {shown(mean, interval)}"
     held = [bool(f.passed) for f in findings]
-    reached: Verdict = "reproduced" if all(held) else "partly" if held[0] and any(held[1:3]) else "not reproduced"
+    settled = reached(*held) if held[0] and any(held[1:3]) else "not reproduced"
     for kind, side in (("share of the text", found), ("raw", [raw for _, raw in both])):
         for i, name in enumerate(("content", "style")):
             mean = sum(x.density[i] for x in side) / len(side)
             findings.append(Finding(f"density of {name} words' attention on the object, {kind}", "1 = no preference", mean))
-    return reached, f"{len(found)} drawings: {lead}; {sum(held)}/{len(held)} hold", tuple(findings)
+    return settled, f"{len(found)} drawings: {lead}; {sum(held)}/{len(held)} hold", tuple(findings)
 
 
 def sheet(found: Sequence[Seen], path: Path) -> Path:

@@ -28,7 +28,7 @@ from ..evaluate.paintskills import grade, shuffled
 from ..evaluate.witness import truth
 from ..pipelines import load
 from ..text import Cached
-from .claims import Budget, Claim, Finding, Outcome, Verdict, drawings, exact, shown
+from .claims import Budget, Claim, Finding, Outcome, Verdict, drawings, exact, reached, shown
 from .gender_study import GenderPlan, GenderRoom, learn_genders
 from .skill_report import context, draw_results, level
 from .skill_study import SkillPlan, SkillRoom, asked, learn_skills, part_taught
@@ -61,7 +61,7 @@ def measure(budget: Budget) -> Outcome:
     room, people = open_rooms(budget, plan)
     learnt, bounds = learn_skills(CLAIM.slug, plan, room, budget.work)
     skewed, right = learn_genders(f"{CLAIM.slug}-genders", genders, people, budget.work)
-    reached, summary, findings = verdict(plan, learnt, bounds, skewed)
+    found, summary, findings = verdict(plan, learnt, bounds, skewed)
     judged = [Finding(f"the judge on real drawings of {plural(g)}", None, v, None, "share named right") for g, v in right.items()]
     shown_too = (*findings, *judged, *bounds.findings(), *learnt.findings(), *skewed.findings())
     known = tuple(f for f in shown_too if f.found != "not estimable")
@@ -69,7 +69,7 @@ def measure(budget: Budget) -> Outcome:
         skill: [item.cell.caption for item in asked(skill, plan, room, part_taught(skill))] for skill in PAINTSKILLS
     }
     pictures = draw_results(plan, prompts, learnt, bounds, skewed, budget.pictures, budget.name)
-    return Outcome(known, reached, summary, plan.seeds, pictures)
+    return Outcome(known, found, summary, plan.seeds, pictures)
 
 
 def scaled(skills: SkillPlan, genders: GenderPlan, scale: float) -> tuple[SkillPlan, GenderPlan]:
@@ -96,26 +96,29 @@ def open_rooms(budget: Budget, plan: SkillPlan) -> tuple[SkillRoom, GenderRoom]:
 def verdict(plan: SkillPlan, learnt: Results, bounds: Results, skewed: Results) -> tuple[Verdict, str, tuple[Finding, ...]]:
     """Judged at the last mark, which is before convergence. Skills hold: object above count clear of chance, count not clearly below
     spatial, object at least 30 points above spatial, accuracy falling with every count from 1 to 4. Bias holds: the MAD over that of a fair
-    model rises with every skew. Reproduced: both hold; partly: one; not reproduced: none.
+    model rises with every skew, and from the least to the most clear of chance. Reproduced: both hold; partly: one; not reproduced: none.
     """
     last = f"right@{plan.marks[-1]}"
     means = {skill: level(learnt, skill, last) for skill in PAINTSKILLS}
-    above, close, gap = (learnt.difference(a, b, last) for a, b in (("object", "count"), ("count", "spatial"), ("object", "spatial")))
-    assert above and close and gap
+    close, gap = learnt.difference("count", "spatial", last), learnt.difference("object", "spatial", last)
+    assert close and gap
     numbers = tuple(level(learnt, "count", f"count {n}") for n in COUNTS)
     excess = tuple(level(skewed, arm, "excess") for arm in skewed.cells)
     skills = (
-        Finding("object minus count accuracy", "above 0, interval too", above[0], above[1][0] > 0, "", above[1]),
+        learnt.apart("object minus count accuracy", "object", "count", last, "above"),
         Finding("count minus spatial accuracy", "above 0, or the interval reaches 0", close[0], close[1][1] >= 0, "", close[1]),
         Finding("object minus spatial accuracy", f"at least {MARGIN}", gap[0], gap[0] >= MARGIN, "", gap[1]),
         Finding("count accuracy for 1, 2, 3, 4", "falling", numbers, _falls(numbers)),
     )
-    bias = Finding(f"MAD over a fair model's, {', '.join(skewed.cells)}", "rising", excess, _falls(excess[::-1]))
-    held, even = all(f.passed for f in skills), bool(bias.passed)
-    reached: Verdict = "reproduced" if held and even else "partly" if held or even else "not reproduced"
+    least, *_, most = skewed.cells
+    bias = (
+        Finding(f"MAD over a fair model's, {', '.join(skewed.cells)}", "rising", excess, _falls(excess[::-1])),
+        skewed.apart(f"MAD over a fair model's, {most} minus {least}", most, least, "excess", "above"),
+    )
+    parts = [all(f.passed for f in part) for part in (skills, bias)]
     told = ", ".join(f"{skill} {means[skill]:.0%}" for skill in PAINTSKILLS)
     summary = f"{told}; counts {' '.join(f'{n:.0%}' for n in numbers)}; MAD excess {' '.join(shown(x, digits=2) for x in excess)}"
-    return reached, summary, (*skills, bias, *context(plan, learnt, bounds, skewed))
+    return reached(*parts), summary, (*skills, *bias, *context(plan, learnt, bounds, skewed))
 
 
 def _falls(values: Sequence[float]) -> bool:

@@ -9,15 +9,13 @@ from pathlib import Path
 import torch
 
 from ..backbones.nextdit import NextDiT
-from ..core.config import to_dict
-from ..core.errors import NonFiniteError
 from ..core.state import Stream
 from ..sampling.policies.extrapolation import Extrapolation
 from ..training.diffusion import DiffusionTask
 from .arms import Arm, Trial
 from .claims import Budget
-from .study import Cell, Metric, Results, Study
-from .trial import trained
+from .study import Cell, Metric, Results
+from .trial import attempted, study_of, trained
 from .trial_measures import judged, judgements, losses, probes
 from .world import World
 
@@ -29,14 +27,12 @@ def learn_depths(name: str, arms: Mapping[str, Arm], trial: Trial, world: World,
 
     def cell(arm: str, seed: int, folder: Path) -> Cell:
         spent = trial.steps_of(arms[arm]) * trial.batch
-        try:
-            task = trained(arms[arm], trial, world, budget, seed)
-        except NonFiniteError:
+        task = attempted(arms[arm], trial, world, budget, seed)
+        if task is None:
             return Cell({"loss": None, "growth": None}, spent)
         return Cell({"loss": losses(task, world)["loss"], "growth": growth(task, world)}, spent)
 
-    setting = {**to_dict(trial), "world": world.mark, "device": budget.device}
-    return Study(name, {n: a.described() for n, a in arms.items()}, trial.seeds, "images", GROWTH, setting).run(cell, budget.work)
+    return study_of(name, arms, trial, world, budget, GROWTH).run(cell, budget.work)
 
 
 @torch.no_grad()
@@ -53,8 +49,7 @@ def growth(task: DiffusionTask, world: World, pictures: int = 64) -> float:
 
 def draw_larger(name: str, arm: Arm, rules: Sequence[str], trial: Trial, world: World, budget: Budget) -> Results:
     """What the judge says of pictures of twice the trained side; an arm a rule for rotary rates, "none" among them."""
-    setting = {**to_dict(trial), "world": world.mark, "device": budget.device}
-    study = Study(name, {rule: arm.described() for rule in rules}, trial.seeds, "images", judgements(trial), setting)
+    study = study_of(name, dict.fromkeys(rules, arm), trial, world, budget, judgements(trial))
     return study.run(partial(_larger, arm=arm, trial=trial, world=world, budget=budget), budget.work)
 
 

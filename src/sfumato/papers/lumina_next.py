@@ -14,10 +14,11 @@ from torch import nn
 
 from ..backbones.nextdit import NextDiT, NextDiTConfig, tiny
 from ..core.state import State
+from ..evaluate.metrics import student
 from ..nn.rope import RULES, Rule, Stretch, frequency_aware, interpolated, ntk, plain, proportional, time_aware
 from ..sampling.schedules import grid
 from .arms import Arm, Trial
-from .claims import Budget, Claim, Finding, Outcome, Verdict, exact
+from .claims import Budget, Claim, Finding, Outcome, Verdict, exact, reached
 from .depth_study import draw_larger, learn_depths
 from .inputs import asked, gap, parameters
 from .study import Results
@@ -57,46 +58,43 @@ def measure(budget: Budget) -> Outcome:
     trial, world = TRIAL.scaled(budget.scale), open_world(budget, SIZE)
     norms = learn_depths(CLAIM.slug, ARMS, trial, world, budget)
     larger = draw_larger(f"{CLAIM.slug}-larger", ARMS[USUAL], LARGER, trial, world, budget)
-    reached, summary, decisive = verdict(norms, larger, trial.steps[0])
+    found, summary, decisive = verdict(norms, larger, trial.steps[0])
     pictures = grids(larger, f"{trial.steps[0]}-steps", budget)
     known = (f for f in (*norms.findings(), *larger.findings()) if f.found != "not estimable")
-    return Outcome((*decisive, *known), reached, summary, trial.seeds, pictures)
+    return Outcome((*decisive, *known), found, summary, trial.seeds, pictures)
 
 
 def verdict(norms: Results, larger: Results, steps: int) -> tuple[Verdict, str, tuple[Finding, ...]]:
-    """Norms hold: activations grow at least `GROWTH` times less at both rates, and the high rate's loss is lower, clear of chance, or the
-    open network did not stay finite. Positions hold: time-aware rates rank first over the judge's scores. Reproduced: both; partly: one.
+    """Norms hold: activations grow at least `GROWTH` times less at both rates, clear of chance, and the high rate's loss is lower, clear of
+    chance, or the open network alone did not stay finite. Positions hold: time-aware rates rank first over the judge's scores and draw at
+    a smaller kernel distance than none, clear of chance. Reproduced: both; partly: one.
     """
-    findings = list[Finding]()
-    for bounded, open in ((USUAL, OPEN), (BOUNDED_HIGH, OPEN_HIGH)):
-        a, b = norms.mean(bounded, "growth"), norms.mean(open, "growth")
-        times = b[0] / a[0] if a and b else float("inf")
-        findings.append(Finding(f"growth of activations, {open} over {bounded}", f"at least {GROWTH:g}", times, times >= GROWTH))
-    high = norms.difference(BOUNDED_HIGH, OPEN_HIGH, "loss")
-    diverged = norms.mean(OPEN_HIGH, "loss") is None and norms.mean(BOUNDED_HIGH, "loss") is not None
-    below = high is not None and high[1][1] < 0
-    findings.append(
-        Finding(
-            f"loss, {BOUNDED_HIGH} minus {OPEN_HIGH}",
-            "below 0, interval too, or the latter diverges",
-            high[0] if high else "diverged",
-            below or diverged,
-            "",
-            high and high[1],
-        )
-    )
-    usual = norms.difference(USUAL, OPEN, "loss")
-    findings += [Finding(f"loss, {USUAL} minus {OPEN}", "0 or below", usual[0], None, "", usual[1])] if usual else []
+    grown = [_growth(norms, *pair) for pair in ((USUAL, OPEN), (BOUNDED_HIGH, OPEN_HIGH))]
+    high = norms.apart(f"loss, {BOUNDED_HIGH} minus {OPEN_HIGH}", BOUNDED_HIGH, OPEN_HIGH, "loss")
+    if norms.mean(OPEN_HIGH, "loss") is None and norms.mean(BOUNDED_HIGH, "loss") is not None:
+        high = replace(high, found="the latter diverged", passed=True)
+    usual = norms.apart(f"loss, {USUAL} minus {OPEN}", USUAL, OPEN, "loss")
     ranks = larger.mean_ranks([f"{kind}@{steps}" for kind in ("kernel", "alignment", "style", "concept")])
     assert ranks is not None
     best = min(ranks, key=lambda rule: ranks[rule])
-    findings.append(Finding("rule of the best mean rank over kernel distance, alignment, style, concept", "time", best, best == "time"))
-    findings += [Finding(f"mean rank, {rule}", None, rank) for rule, rank in ranks.items()]
-    first, second = all(f.passed for f in findings[:3]), best == "time"
-    reached: Verdict = "reproduced" if first and second else "partly" if first or second else "not reproduced"
+    first = Finding("rule of the best mean rank over kernel distance, alignment, style, concept", "time", best, best == "time")
+    nearer = larger.apart("kernel distance, time-aware minus none", "time", "none", f"kernel@{steps}")
+    parts = [all(f.passed for f in part) for part in ((*grown, high), (first, nearer))]
     told = ", ".join(f"{rule} {rank:.2f}" for rule, rank in ranks.items())
-    grew = " and ".join(f"{f.found:.2f}" for f in findings[:2] if isinstance(f.found, float))
-    return reached, f"activations grow {grew} times less; mean ranks at twice the side: {told}", tuple(findings)
+    grew = " and ".join(f"{f.found:.2f}" for f in grown if isinstance(f.found, float))
+    beside = (replace(usual, passed=None), *(Finding(f"mean rank, {rule}", None, rank) for rule, rank in ranks.items()))
+    summary = f"activations grow {grew or 'not estimably'} times less; mean ranks at twice the side: {told}"
+    return reached(*parts), summary, (*grown, high, first, nearer, *beside)
+
+
+def _growth(norms: Results, bounded: str, open: str) -> Finding:
+    """How many times more activations grow without the second norm; a network that did not stay finite grew without bound."""
+    name, expected = f"growth of activations, {open} over {bounded}", f"at least {GROWTH:g}, clear of 1"
+    a, b = norms.values(bounded, "growth"), norms.values(open, "growth")
+    if a is None or b is None:
+        return Finding(name, expected, "the former diverged" if a is not None else "not estimable", a is not None)
+    times, interval = float((b / a).mean()), student(b / a)
+    return Finding(name, expected, times, times >= GROWTH and interval[0] > 1, "", interval)
 
 
 @torch.no_grad()

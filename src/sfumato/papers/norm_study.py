@@ -12,14 +12,12 @@ from torch import Tensor
 
 from ..core.attention import Attend, Heads
 from ..core.call import Call, Footprint, Session, Site
-from ..core.config import to_dict
 from ..core.denoiser import Denoiser
-from ..core.errors import NonFiniteError
 from ..training.diffusion import DiffusionTask
 from .arms import Arm, Trial
 from .claims import Budget
-from .study import Cell, Metric, Results, Study
-from .trial import trained
+from .study import Cell, Metric, Results
+from .trial import attempted, study_of
 from .trial_measures import losses, probes
 from .world import World
 
@@ -57,15 +55,13 @@ def learn_norms(name: str, arms: Mapping[str, Arm], early: int, trial: Trial, wo
 
     def cell(arm: str, seed: int, folder: Path) -> Cell:
         spent = trial.images + early
-        try:
-            tasks = [trained(replace(arms[arm], images=n), trial, world, budget, seed) for n in (early, trial.images)]
-        except NonFiniteError:
+        young, old = (attempted(replace(arms[arm], images=n), trial, world, budget, seed) for n in (early, trial.images))
+        if young is None or old is None:
             return Cell({m.key: None for m in METRICS}, spent)
-        first, last = (largest_logit(task, world) for task in tasks)
-        return Cell({"loss": losses(tasks[1], world)["loss"], "early": first, "late": last, "growth": last / first}, spent)
+        first, last = largest_logit(young, world), largest_logit(old, world)
+        return Cell({"loss": losses(old, world)["loss"], "early": first, "late": last, "growth": last / first}, spent)
 
-    setting = {**to_dict(trial), "early": early, "world": world.mark, "device": budget.device}
-    return Study(name, {n: a.described() for n, a in arms.items()}, trial.seeds, "images", METRICS, setting).run(cell, budget.work)
+    return study_of(name, arms, trial, world, budget, METRICS, early=early).run(cell, budget.work)
 
 
 @torch.no_grad()

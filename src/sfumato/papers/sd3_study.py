@@ -8,7 +8,7 @@ from ..backbones.mmdit import MMDiTConfig
 from ..objectives.denoising import Denoising
 from ..objectives.times import law
 from .arms import Arm, Trial
-from .claims import Budget, Finding, Outcome, Verdict, shown
+from .claims import Budget, Finding, Outcome, Verdict, reached, shown
 from .norm_study import learn_norms
 from .study import Results
 from .trial import concluded, run_study
@@ -60,55 +60,30 @@ def measure(budget: Budget) -> Outcome:
 
 def verdict(laws: Results, norms: Results) -> tuple[Verdict, str, tuple[Finding, ...]]:
     """Times: logit-normal ranks best over 5, 25 and 50 steps and draws nearer at 5, clear of chance. Norms: without them logits grow, and
-    by more than with them, clear of chance, or training does not stay finite. Reproduced: all of it; partly: some.
+    by more than with them, clear of chance, or training does not stay finite. Reproduced: both; partly: one.
     """
     ranks = laws.mean_ranks([f"{kind}@{n}" for kind in ("frechet", "concept", "style") for n in RANKED_STEPS])
-    gain = laws.difference(NEW, OLD, "frechet@5")
-    if ranks is None or gain is None:
+    nearer = laws.apart(f"Fréchet distance at 5 steps, {NEW} minus {OLD}", NEW, OLD, "frechet@5")
+    if ranks is None or not isinstance(nearer.found, float):
         return "not yet", "too few pictures for a Fréchet distance", ()
-    difference, interval = gain
-    findings = (
-        Finding(
-            f"mean rank of {NEW} times over {RANKED_STEPS} steps",
-            f"below that of {OLD}, {ranks[OLD]:.2f}",
-            ranks[NEW],
-            ranks[NEW] < ranks[OLD],
-        ),
-        Finding(f"Fréchet distance at 5 steps, {NEW} minus {OLD}", "below 0, interval too", difference, interval[1] < 0, "", interval),
-        *grown(norms),
-    )
-    held = [bool(f.passed) for f in findings]
-    reached: Verdict = "reproduced" if all(held) else "partly" if any(held) else "not reproduced"
+    first, second = ranks[NEW], ranks[OLD]
+    rank = Finding(f"mean rank of {NEW} times over {RANKED_STEPS} steps", f"below that of {OLD}, {second:.2f}", first, first < second)
+    of_norms = grown(norms)
+    parts = [all(f.passed for f in part) for part in ((rank, nearer), of_norms)]
     logits = [norms.mean(arm, "growth") for arm in (NORMED, BARE)]
-    times = f"mean rank {ranks[NEW]:.2f} v {ranks[OLD]:.2f}; Fréchet at 5 steps {shown(difference, interval)}"
-    return (
-        reached,
-        f"{times}; largest logit late over early, with and without QK-norm: {' and '.join(f'{m[0]:.2f}' if m else 'none' for m in logits)}",
-        findings,
-    )
+    told = f"mean rank {first:.2f} v {second:.2f}; Fréchet at 5 steps {shown(nearer.found, nearer.interval)}"
+    late = " and ".join("none" if m is None else f"{m[0]:.2f}" for m in logits)
+    return reached(*parts), f"{told}; largest logit late over early, with and without QK-norm: {late}", (rank, nearer, *of_norms)
 
 
 def grown(norms: Results) -> tuple[Finding, Finding]:
     """What the logits did without norms, and with them beside that."""
-    bare, more = norms.mean(BARE, "growth"), norms.difference(NORMED, BARE, "growth")
+    bare = norms.mean(BARE, "growth")
+    first = Finding(f"largest logit late over early, {BARE}", "above 1, interval too", "not estimable", False)
+    if bare is not None:
+        first = replace(first, found=bare[0], passed=bare[1][0] > 1, interval=bare[1])
+    more = norms.apart(f"the same, {NORMED} minus {BARE}", NORMED, BARE, "growth")
     # Training without norms that does not stay finite has its logits grown; with them, nothing is known.
-    diverged = bare is None and norms.mean(NORMED, "growth") is not None
-    found = "diverged" if diverged else "not estimable"
-    return (
-        Finding(
-            f"largest logit late over early, {BARE}",
-            "above 1, interval too",
-            bare[0] if bare else found,
-            bare[1][0] > 1 if bare else diverged,
-            "",
-            bare and bare[1],
-        ),
-        Finding(
-            f"the same, {NORMED} minus {BARE}",
-            "below 0, interval too",
-            more[0] if more else found,
-            more[1][1] < 0 if more else diverged,
-            "",
-            more and more[1],
-        ),
-    )
+    if bare is None and norms.mean(NORMED, "growth") is not None:
+        return replace(first, found="diverged", passed=True), replace(more, found="diverged", passed=True)
+    return first, more

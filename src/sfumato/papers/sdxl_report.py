@@ -10,7 +10,7 @@ import torch
 
 from ..evaluate.drawing import read_pictures
 from ..evaluate.report import pair_grid
-from .claims import Budget, Finding, Verdict
+from .claims import Budget, Finding, Verdict, reached
 from .plots import Line, Panel, chart
 from .sdxl_study import CROPPED, CUT, DROPPED, KEPT, SIZED, ToldPlan, asked_for
 from .study import Interval, Results
@@ -28,11 +28,10 @@ def verdict(of_sizes: Results, of_crops: Results, steps: int) -> Conclusion:
     """
     size, crop = _sizes(of_sizes, steps), _crops(of_crops)
     held = [all(f.passed for f in found if f.passed is not None) for found in (size, crop)]
-    reached: Verdict = "reproduced" if all(held) else "partly" if any(held) else "not reproduced"
     told = " and ".join(f"{sum(bool(f.passed) for f in found)}/{sum(f.passed is not None for f in found)}" for found in (size, crop))
     cuts = ", ".join(f"{_number(of_crops, arm, 'cut'):.0%} {arm}" for arm in (CROPPED, CUT))
     sharp = ", ".join(f"{_number(of_sizes, arm, swept(of_sizes)[-1]):.2f} {arm}" for arm in (SIZED, KEPT, DROPPED))
-    return reached, f"{told} of sizes and crops hold; detail of a real drawing's: {sharp}; drawings cut: {cuts}", (*size, *crop)
+    return reached(*held), f"{told} of sizes and crops hold; detail of a real drawing's: {sharp}; drawings cut: {cuts}", (*size, *crop)
 
 
 def _sizes(found: Results, steps: int) -> tuple[Finding, ...]:

@@ -51,7 +51,8 @@ class ToldPlan:
 
     def setting(self, world: World, budget: Budget) -> dict[str, object]:
         """What all cells share."""
-        return {**to_dict(self), "world": world.mark, "device": budget.device}
+        side = world.pipe.defaults.size[0]
+        return {**to_dict(self), "sides": sides(side), "lefts": lefts(side), "world": world.mark, "device": budget.device}
 
 
 def sides(side: int) -> tuple[int, ...]:
@@ -99,15 +100,18 @@ def learn_crops(name: str, plan: ToldPlan, world: World, budget: Budget) -> Resu
 
 
 def lefts(side: int) -> tuple[int, ...]:
-    """Left edges that are told: none, half and all of how far a square can lie from the edge."""
-    return 0, side // 2, side
+    """Left edges that are told, from a quarter of a picture's side to all of it. None are (0, 0), which whole pictures are told: they stand
+    in the middle, as crops that begin at half of the side do.
+    """
+    return side // 4, side // 2, 3 * side // 4, side
 
 
 def _cropped(arm: str, seed: int, folder: Path, arms: Mapping[str, Taught], plan: ToldPlan, world: World, budget: Budget) -> Cell:
     trial, side = replace(plan.trial, images=plan.crops), world.pipe.defaults.size[0]
     task = trained(Arm(plan.shape), trial, world, budget, seed, arms[arm])
-    images = {n: drawn(task, plan, world, folder / f"left-{n}", crop=(0, n)) for n in (lefts(side) if arm == CROPPED else (0,))}
-    middles = {f"middle@{n}": middle(images[n]) if n in images else None for n in lefts(side)}
+    told = lefts(side) if arm == CROPPED else ()
+    images = {n: drawn(task, plan, world, folder / f"left-{n}", crop=(0, n)) for n in (0, *told)}
+    middles = {f"middle@{n}": middle(images[n]) if n in told else None for n in lefts(side)}
     return Cell({"cut": float(cut(images[0]).double().mean()), **middles}, trial.images)
 
 

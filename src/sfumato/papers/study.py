@@ -1,7 +1,8 @@
 """A study: several arms that differ in one thing, each run with the same seeds on equal means, compared with intervals over the seeds.
 
 A cell is one arm with one seed. Finished cells are kept under a hash of everything they depend on, so a study that was stopped goes on
-where it was, and a changed setting never meets old numbers. Intervals are paired: the same seed gives both arms the same start and data.
+where it was, and a changed setting never meets old numbers. Intervals are Student's, of the few seeds there are, and paired: the same seed
+gives both arms the same start and data.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import torch
 
 from ..core.errors import ConfigError
 from ..core.files import write_json
-from ..evaluate.metrics import bootstrap
+from ..evaluate.metrics import student
 from .claims import Finding, Verdict
 
 Interval = tuple[float, float]
 Equal = Literal["images", "flops", "latency"]
 # How far the arms' means may lie apart and still count as equal.
 EVEN = 0.01
+# Part of every cell's name: raise it when code changes what a cell measures, so that old numbers never stand beside new ones.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,23 @@ class Results:
         return None if any(v is None for v in found) else torch.tensor(found, dtype=torch.float64)
 
     def mean(self, arm: str, key: str) -> tuple[float, Interval] | None:
-        """Mean over the seeds and its 95% bootstrap interval."""
+        """Mean over the seeds and its 95% Student interval."""
         values = self.values(arm, key)
-        return None if values is None else (float(values.mean()), bootstrap(values))
+        return None if values is None else (float(values.mean()), student(values))
 
     def difference(self, arm: str, other: str, key: str) -> tuple[float, Interval] | None:
-        """Mean of arm - other, seed by seed, and its 95% bootstrap interval."""
+        """Mean of arm - other, seed by seed, and its 95% Student interval."""
         a, b = self.values(arm, key), self.values(other, key)
-        return None if a is None or b is None else (float((a - b).mean()), bootstrap(a - b))
+        return None if a is None or b is None else (float((a - b).mean()), student(a - b))
+
+    def apart(self, name: str, arm: str, other: str, key: str, side: Literal["below", "above"] = "below", most: float = 0.0) -> Finding:
+        """Whether `arm` lies `side` of `other` by more than chance: the whole interval of the difference below, or above, `most`."""
+        found = self.difference(arm, other, key)
+        expected = f"{side} {most:.4g}, interval too"
+        if found is None:
+            return Finding(name, expected, "not estimable", False)
+        difference, (low, high) = found
+        return Finding(name, expected, difference, high < most if side == "below" else low > most, "", (low, high))
 
     def mean_ranks(self, keys: Sequence[str]) -> dict[str, float] | None:
         """Each arm's rank by mean (1 = best, ties share), averaged over those of `keys` that every arm could estimate, if any."""
@@ -147,7 +159,8 @@ class Study:
             raise ConfigError(f"study {self.name!r} compares at equal {self.equal}, but at seed {seed} the arms spent {each}")
 
     def _key(self, arm: str, seed: int) -> dict[str, Any]:
-        return {"study": self.name, "arm": arm, "config": self.arms[arm], "seed": seed, "equal": self.equal, "setting": dict(self.setting)}
+        own = {"version": VERSION, "study": self.name, "arm": arm, "config": self.arms[arm], "seed": seed}
+        return {**own, "equal": self.equal, "setting": dict(self.setting)}
 
     def _folder(self, arm: str, seed: int, work: Path) -> Path:
         digest = hashlib.sha256(json.dumps(self._key(arm, seed), sort_keys=True).encode()).hexdigest()[:12]

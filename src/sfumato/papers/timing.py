@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from statistics import median
+from statistics import mean
 from typing import Any
 
 import torch
 
-from ..evaluate.metrics import bootstrap
+from ..evaluate.metrics import student
 
 
 def in_turn(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -28,6 +28,6 @@ def in_turn(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, lis
 
 
 def ratio(seconds: Mapping[str, list[float]], run: str, against: str) -> tuple[float, tuple[float, float]]:
-    """Median of `run` over `against`, round by round, and the 95% interval of the mean ratio."""
+    """Mean of `run` over `against`, round by round, and its 95% interval."""
     ratios = [a / b for a, b in zip(seconds[run], seconds[against], strict=True)]
-    return median(ratios), bootstrap(torch.tensor(ratios, dtype=torch.float64))
+    return mean(ratios), student(torch.tensor(ratios, dtype=torch.float64))

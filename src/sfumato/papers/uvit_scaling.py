@@ -1,32 +1,25 @@
 """U-ViT scaling (Li et al., arXiv 2412.12391): one sequence with long skips, against a picture that reads its text by cross-attention.
 
 The smoke check holds U-ViT (Bao et al., arXiv 2209.12152) against its sheet. The measured claim: U-ViTs and PixArts of two sizes, trained
-on EmojiWorld with equal FLOPs; the study's sizes begin where these end, a few hundred times larger.
+on EmojiWorld with equal FLOPs, and U-ViTs on equal pictures beside them; the paper's sizes begin a few hundred times larger.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..backbones import backbones
-from ..backbones.pixart import PixArtConfig
 from ..backbones.uvit import UViT, UViTConfig, tiny
 from ..core.blocks import Block
 from ..core.conditions import Conditions, Tokens
 from ..core.rng import generator
 from ..nn.rewires import Merge, Push
 from ..sampling.guidance import ClassifierFree
-from .arms import Arm, Trial
-from .claims import Budget, Claim, Finding, Outcome, Verdict, exact, shown
+from .claims import Budget, Claim, Finding, Outcome, exact
 from .inputs import asked, gap, parameters
-from .study import Results, joined
-from .trial import concluded, fitted, run_study
-from .trial_measures import flops
-from .world import World, open_world
+from .uvit_study import measure
 
 CLAIM = Claim(
     slug="uvit-scaling",
@@ -36,68 +29,11 @@ CLAIM = Claim(
     "than one that reads its text by cross-attention (PixArt).",
     budgets=("smoke", "cpu"),
 )
-UVIT, PIXART = "U-ViT", "PixArt"
-WIDTHS, SIZE = (64, 128), 64
-TRIAL = Trial(images=16_000, batch=32, ema=0.98, pictures=160, steps=(8,))
 
 
 def check(budget: Budget) -> Outcome:
     """Smoke: the exact checks. Otherwise both families at two sizes."""
-    if budget.name == "smoke":
-        return Outcome((*sizes(), *skips(), *sequence()))
-    trial, world = divisible(TRIAL.scaled(budget.scale)), open_world(budget, SIZE)
-    results = [run_study(f"{CLAIM.slug}-{width}", arms(width, trial, world), trial, world, budget, "flops") for width in WIDTHS]
-    return concluded(joined(results), trial, budget, verdict)
-
-
-def divisible(trial: Trial) -> Trial:
-    """With steps enough, of smaller batches in a dry run, for FLOPs to be equal to a percent."""
-    images = max(trial.images, 128)
-    return replace(trial, images=images, batch=min(trial.batch, images // 128))
-
-
-def arms(width: int, trial: Trial, world: World) -> dict[str, Arm]:
-    """Both families at a width; a U-ViT, whose every token passes every product, sees fewer pictures for the same FLOPs."""
-    cross = Arm(PixArtConfig(depth=8, width=width, heads=width // 32, patch=1, variance=False))
-    joint = Arm(UViTConfig(depth=8, width=width, heads=width // 32, patch=1))
-    costs = [_cost(arm, world) for arm in (cross, joint)]
-    steps = round(trial.images // trial.batch * costs[0] / costs[1])
-    return {f"{PIXART} {width}": cross, f"{UVIT} {width}": replace(joint, images=steps * trial.batch)}
-
-
-def _cost(arm: Arm, world: World) -> float:
-    with torch.device("meta"):
-        return flops(backbones.build(fitted(arm.shape, world.pipe)), world)
-
-
-def verdict(results: Results) -> tuple[Verdict, str, tuple[Finding, ...]]:
-    """Reproduced: U-ViT's loss is lower at both widths, clear of chance, and falls more with the width. Partly: lower at the larger, or
-    falls more. What the judge says is shown beside: at this size it says little.
-    """
-    findings, margins = [], []
-    for width in WIDTHS:
-        found = results.difference(f"{UVIT} {width}", f"{PIXART} {width}", "loss")
-        assert found is not None
-        margins.append(found)
-        findings.append(Finding(f"validation loss at width {width}, {UVIT} minus {PIXART}", "below 0, interval too", *_judged(found)))
-    values = [[results.values(f"{family} {width}", "loss") for width in WIDTHS] for family in (UVIT, PIXART)]
-    falls = [float((a - b).mean()) for a, b in values if a is not None and b is not None]
-    steeper = falls[0] > falls[1]
-    findings.append(
-        Finding(f"fall of the loss from width {WIDTHS[0]} to {WIDTHS[1]}, {UVIT}", f"above {PIXART}'s, {falls[1]:.4f}", falls[0], steeper)
-    )
-    for width in WIDTHS:
-        for kind in ("style", "alignment"):
-            seen = results.difference(f"{UVIT} {width}", f"{PIXART} {width}", f"{kind}@{TRIAL.steps[0]}")
-            findings += [Finding(f"{kind} at width {width}, {UVIT} minus {PIXART}", None, seen[0], None, "", seen[1])] if seen else []
-    lower = [interval[1] < 0 for _, interval in margins]
-    reached: Verdict = "reproduced" if all(lower) and steeper else "partly" if lower[-1] or steeper else "not reproduced"
-    told = "; ".join(f"width {w} {shown(*m, digits=2)}" for w, m in zip(WIDTHS, margins, strict=True))
-    return reached, f"loss at equal FLOPs, {UVIT} minus {PIXART}: {told}", tuple(findings)
-
-
-def _judged(found: tuple[float, tuple[float, float]]) -> tuple[Any, ...]:
-    return found[0], found[1][1] < 0, "", found[1]
+    return Outcome((*sizes(), *skips(), *sequence())) if budget.name == "smoke" else measure(budget)
 
 
 def sizes() -> tuple[Finding, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,8 +35,14 @@ class World:
 
     @cached_property
     def mark(self) -> str:
-        """A fingerprint: cells measured on other drawings or sizes, through another codec or by another judge are other cells."""
-        names = [*self.source.column("id"), *map(str, self.pipe.defaults.size)]
+        """A fingerprint: cells measured on other drawings, names or splits, at another size, through another codec or text encoder or by
+        another judge are other cells.
+        """
+        source, encoder = self.source, self.pipe.encoder
+        told = zip(source.column("id"), source.column("split"), source.column("captions"), strict=True)
+        drawn = hashlib.sha256(b"".join(hashlib.sha256(source.encoded(i)).digest() for i in range(len(source)))).hexdigest()
+        read = (encoder.name, encoder.max_tokens, *(slot.name for slot in self.pipe.slots))
+        names = [*map(repr, told), drawn, *map(str, (*read, *self.pipe.defaults.size))]
         return fingerprint(names, (self.pipe.codec, self.judge.net, self.judge.styler))
 
     def around(self, denoiser: Denoiser) -> TextToImage:

@@ -6,7 +6,7 @@ May touch `core/` only.
 """
 
 from .bias import Bias, bias, fair_range
-from .estimates import Estimate, Score, bootstrap, finite_rows, jackknife, wilson
+from .estimates import Estimate, Score, bootstrap, finite_rows, jackknife, student, wilson
 from .manifolds import Manifolds, manifolds
 from .pairs import Retrieval, alignment, feature_distance, retrieval, ssim
 from .sets import cmmd, frechet, kernel_distance, mmd2
@@ -40,5 +40,6 @@ __all__ = [
     "paint_spatial",
     "retrieval",
     "ssim",
+    "student",
     "wilson",
 ]

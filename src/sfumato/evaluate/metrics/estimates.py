@@ -62,6 +62,19 @@ def bootstrap(values: Tensor, seed: int = 0, rounds: int = 1000) -> tuple[float,
     return low, high
 
 
+def student(values: Tensor) -> tuple[float, float]:
+    """95% Student interval of the mean of a few values (N,), seeds or rounds; (nan, nan) for fewer than two.
+
+    The bootstrap of three values is no more than their range, which holds the mean in three of four cases.
+    """
+    if len(values) < 2:
+        return math.nan, math.nan
+    from scipy.stats import t
+
+    mean, half = float(values.double().mean()), float(values.double().std() / math.sqrt(len(values)) * t.ppf(0.975, len(values) - 1))
+    return mean - half, mean + half
+
+
 def jackknife(statistic: Callable[..., float], *sets: Tensor, groups: int = 10, seed: int = 0) -> Estimate:
     """`statistic(*sets)` of tables (N_i, D) and its standard error by the delete-a-group jackknife (Kott 2001).
 
