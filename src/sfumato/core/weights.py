@@ -27,9 +27,20 @@ def pickled(path: Path) -> WeightsError:
     )
 
 
+def _stored(folder: Path, name: str) -> bool:
+    return (folder / name).is_file() or (folder / f"{name}.index.json").is_file()
+
+
 def require_weights(folder: Path, name: str = WEIGHTS) -> None:
     """Raise `WeightsError` unless `folder` has the safetensors file `name` or an index of its shards; it says what lies there instead."""
-    if (folder / name).is_file() or (folder / f"{name}.index.json").is_file():
+    refuse_others(folder, name)
+    if not _stored(folder, name):
+        raise WeightsError(f"missing file {folder / name}", f"or {name}.index.json with its shards")
+
+
+def refuse_others(folder: Path, name: str = WEIGHTS) -> None:
+    """Raise `WeightsError` where a variant or a pickle lies in the place of `name`."""
+    if _stored(folder, name):
         return
     files = sorted(folder.glob("*"))
     for file in files:
@@ -41,7 +52,6 @@ def require_weights(folder: Path, name: str = WEIGHTS) -> None:
     for file in files:
         if file.suffix in PICKLES:
             raise pickled(file)
-    raise WeightsError(f"missing file {folder / name}", f"or {name}.index.json with its shards")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, OutputError, UnknownNameError, UsageError, WeightsError
 from ..core.files import refuse_overwrite, sha256, verify, write_json
 from ..core.program import Network
-from ..core.weights import PICKLES, WEIGHTS, pickled, read_json, require_weights
+from ..core.weights import PICKLES, WEIGHTS, pickled, read_json, refuse_others, require_weights
 from ..text import text_encoders
 from .components import read_codec, save_codec, write_weights
 from .settings import Defaults
@@ -141,7 +141,7 @@ def _own(folder: Path) -> TextToImage:
     record = read_record(folder)
     for component in ("transformer", "vae"):
         file = f"{component}/{WEIGHTS}"
-        require_weights(folder / component)
+        refuse_others(folder / component)
         if file not in record.checksums:
             raise WeightsError(f"{folder / 'sfumato.json'} has no checksum of {file}", "save the pipeline again")
         verify(folder / file, record.checksums[file])
