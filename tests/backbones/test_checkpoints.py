@@ -12,12 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.backbones.peers import CASES, PIXART, SD3, asked, copies, error, ours_of, peer
+from tests.builders import conditions, image
 
 from sfumato.backbones import backbones
 from sfumato.backbones.checkpoints import Rule, formats, of_family
 from sfumato.backbones.checkpoints.folder import load_network, save_network
 from sfumato.core.config import from_dict
-from sfumato.core.errors import ConfigError, OutputError, SfumatoError, UnknownNameError, WeightsError
+from sfumato.core.errors import ConfigError, OutputError, SfumatoError, UnknownNameError, UsageError, WeightsError
+from sfumato.core.weights import Shards
 
 
 @pytest.mark.parametrize(("name", "config", "size"), CASES)
@@ -47,8 +49,8 @@ def test_a_round_trip_gives_the_same_tensors_and_a_config_that_diffusers_reads(
     back = form.to_theirs(net.config, net.state_dict())
     again = getattr(diffusers, name)(**{k: v for k, v in form.published(net.config).items() if not k.startswith("_")}).eval()
     missing, extra = again.load_state_dict(back, strict=False)
-    assert set(missing) <= form.ignored | form.tables.keys() and not extra
-    unread = form.ignored | form.tables.keys() | form.unread.keys()
+    assert set(missing) <= form.ignored and not extra
+    unread = form.ignored | form.unread.keys()
     assert all(torch.equal(back[n], p) for n, p in theirs.state_dict().items() if n not in unread)
     ours = dict(form.to_ours(net.config, back))
     assert ours.keys() == net.state_dict().keys() and all(torch.equal(ours[n], p) for n, p in net.state_dict().items())
@@ -139,16 +141,26 @@ def test_what_is_not_understood_is_named() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", [{}, {"pos_embed_max_size": 9, "sample_size": 10}])
-def test_a_stored_table_of_positions_is_ours_or_refused(shape: dict[str, Any], dtype: torch.dtype) -> None:
-    theirs = peer("SD3Transformer2DModel", {**SD3, **shape})
-    form, net = ours_of(theirs)
-    stored, name = {n: t.to(dtype) for n, t in theirs.state_dict().items()}, "pos_embed.pos_embed"
-    assert dict(form.to_ours(net.config, stored)).keys() == net.state_dict().keys()
-    learned = stored[name].clone()
-    learned[0, -1, -1] -= 0.05
-    for table, told in ((learned, "lies up to 0.0"), (0 * stored[name] / 0, "lies up to nan"), (stored[name][:, 1:], "has the shape")):
-        with pytest.raises(WeightsError, match=rf"pos_embed\.pos_embed {told}"):
-            dict(form.to_ours(net.config, {**stored, name: table}))
+def test_a_stored_table_of_positions_is_obeyed(shape: dict[str, Any], dtype: torch.dtype, tmp_path: Path) -> None:
+    theirs = peer("SD3Transformer2DModel", {**SD3, **shape}).to(dtype)
+    theirs.save_pretrained(tmp_path / "usual")
+    assert load_network(tmp_path / "usual").config.positions == "crop", "the table that is computed here is not kept"
+    side = theirs.config.pos_embed_max_size
+    theirs.pos_embed.pos_embed = (1.5 * theirs.pos_embed.pos_embed.float() + 0.25).to(dtype)
+    theirs.save_pretrained(tmp_path / "own")
+    net = load_network(tmp_path / "own")
+    assert net.config.positions == "stored" and torch.equal(net.table, theirs.pos_embed.pos_embed)
+    again = save_network(net, tmp_path / "again")
+    kept = dict(Shards(again))
+    assert kept.keys() == theirs.state_dict().keys() and all(torch.equal(kept[n], t) for n, t in theirs.state_dict().items())
+    if dtype == torch.float32:
+        for size in ((6, 4), (theirs.config.patch_size * side, 4)):
+            assert error(*asked(net, theirs, size)) <= 1e-5
+        told = conditions([5], net.config.text_width, net.config.pooled_width)
+        with pytest.raises(UsageError, match=f"at most {side} each way"):
+            net(image(1, net.config.channels, theirs.config.patch_size * (side + 1), 4), told)
+    with pytest.raises(WeightsError, match=r"pos_embed\.pos_embed has the shape"):
+        formats.get("SD3Transformer2DModel").stored(net.config, {"pos_embed.pos_embed": net.table[:, 1:]})
 
 
 def test_positions_are_of_a_square() -> None:

@@ -44,8 +44,9 @@ class MMDiTConfig:
 
     channels: of a latent.   patch: latent cells per token side.   text_width, pooled_width: of the conditioning slots "text" and "pooled".
     base_grid: token rows of a square training picture.   positions: where the tokens of other sizes lie on its plane, "crop" (SD3: unit
-    steps about the same middle) or "span" (all sizes cover it).   table_grid: side of the table that "crop" cuts from, over the same plane
-    (0: base_grid).   dual: numbers of the blocks whose picture tokens also attend among themselves (SD3.5).
+    steps about the same middle), "span" (all sizes cover it), or "stored": the middle of a table that came with the weights, as SD3's files
+    hold one.   table_grid: side of the table that is cut from; that of "crop" lies over the same plane (0: base_grid).   dual: numbers of
+    the blocks whose picture tokens also attend among themselves (SD3.5).
     """
 
     depth: int = 8
@@ -58,7 +59,7 @@ class MMDiTConfig:
     mlp_ratio: int = 4
     qk_norm: bool = True
     base_grid: int = 8
-    positions: Literal["crop", "span"] = "crop"
+    positions: Literal["crop", "span", "stored"] = "crop"
     table_grid: int = 0
     dual: tuple[int, ...] = ()
 
@@ -67,8 +68,8 @@ class MMDiTConfig:
             raise ConfigError(f"sizes of an MM-DiT are at least 1: {self}")
         if self.width % self.heads or self.width % 4:
             raise ConfigError(f"width is {self.width}", f"a multiple of 4 and of the number of heads, {self.heads}")
-        if self.table_grid and self.positions != "crop":
-            raise ConfigError(f"table_grid is {self.table_grid} and positions {self.positions!r}", "only 'crop' cuts from a table")
+        if (self.table_grid and self.positions == "span") or (self.positions == "stored" and self.table_grid < 1):
+            raise ConfigError(f"table_grid is {self.table_grid} and positions {self.positions!r}", "'crop' and 'stored' cut from a table")
         if outside := [i for i in self.dual if not 0 <= i < self.depth]:
             raise ConfigError(f"dual names the blocks {outside}", f"blocks are 0 to {self.depth - 1}")
 
@@ -82,6 +83,7 @@ class MMDiT(Network):
     capabilities = frozenset({"softmax", "joint"})
     inputs = ("image",)
     slots = frozenset({"text", "pooled"})
+    table: Tensor
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
@@ -94,6 +96,8 @@ class MMDiT(Network):
         self.final_norm = LayerNorm(width)
         self.final_modulation = Modulation(width, 2)
         self.final = Linear(width, config.patch**2 * config.channels, "head")
+        if config.positions == "stored":
+            self.register_buffer("table", torch.zeros(1, config.table_grid**2, width))
         self.set_program([_block(config, i) for i in range(config.depth)])
         _initialise(self)
         name_linears(self)
@@ -107,8 +111,7 @@ class MMDiT(Network):
         grid = token_grid(latents, self.config.patch)
         dtype = self.text.weight.dtype
         # The table is added in fp32 so that autocast cannot round it.
-        table = sincos_2d(*grid, self.config.width, self.config.base_grid, self.config.positions, self.config.table_grid).to(latents.device)
-        image = self.patch(latents.to(dtype)).float() + table
+        image = self.patch(latents.to(dtype)).float() + self._places(grid).to(latents.device)
         out = {"image": Stream(image.to(dtype), grid=grid, t=streams["image"].t), **self.told(cond, call)}
         for name in streams.keys() - {"image"}:
             other = streams[name]
@@ -116,6 +119,17 @@ class MMDiT(Network):
                 raise UsageError(f"an MM-DiT cannot embed the stream {name!r} of role {other.role!r}", "other streams have the role 'text'")
             out[name] = replace(other, x=self._embedded(other.x, other.keep, call))
         return out
+
+    def _places(self, grid: tuple[int, int]) -> Tensor:
+        """(h w, width) of the tokens of a `grid`. Raises `UsageError` for one that a stored table does not hold."""
+        config, side = self.config, self.config.table_grid
+        if config.positions != "stored":
+            return sincos_2d(*grid, config.width, config.base_grid, config.positions, side)
+        if max(grid) > side:
+            raise UsageError(f"{grid[0]} x {grid[1]} tokens", f"at most {side} each way: the table of positions that came with the weights")
+        (rows, columns), (top, left) = grid, ((side - n) // 2 for n in grid)
+        table = self.table.float().view(side, side, config.width)
+        return table[top : top + rows, left : left + columns].flatten(0, 1)
 
     def words(self, cond: Conditions, call: Call | None) -> dict[str, Stream]:
         text = cond.tokens["text"]

@@ -8,7 +8,6 @@ Tensors stream one at a time from safetensors shards; nothing in a checkpoint is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -79,10 +78,10 @@ class Format:
     """One class of diffusers: `rules` for its weights and, for its config, `fields` (their name -> ours) and `fixed` (their name -> the
     values we compute with; any other value is refused). `derives`: their names behind our fields that depend on several.
 
-    `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   `tables`: such that their own network reads from the
-    file, with how far a stored one lies from ours (infinitely far where it has another shape).   `unread`: names of theirs that their own
-    forward never reads, of the shape that fields of our config give; left behind, and written as zeros.   `meaning`: what the published
-    network's numbers are.   `component`: what a pipeline's folder and LoRA files call it.
+    `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here where no rule takes them.   `stored`: our config with
+    what their tensors say of it and their config does not.   `unread`: names of theirs that their own forward never reads, of the shape
+    that fields of our config give; left behind, and written as zeros.   `meaning`: what the published network's numbers are.
+    `component`: what a pipeline's folder and LoRA files call it.
     `former`: as `fixed`, fields of the class that it was first published as; they are not written.   `later`: fields which its first
     folders did not have yet, with the values that they were computed with.
     `originals`: the Linears under the names of the model's first release, which kohya and ai-toolkit keep in their files.
@@ -101,7 +100,7 @@ class Format:
     component: str = "transformer"
     former: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     later: Mapping[str, Any] = field(default_factory=dict)
-    tables: Mapping[str, Callable[[Any, Tensor], float]] = field(default_factory=dict)
+    stored: Callable[[Any, Mapping[str, Tensor]], Any] = field(default=lambda config, theirs: config)
     unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     meaning: Meaning = field(kw_only=True)
 
@@ -129,15 +128,13 @@ class Format:
 
     def to_ours(self, config: Any, theirs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Our names and tensors, one of theirs at a time. Raises `WeightsError` listing the tensors that no rule knows, and where a copy
-        differs from its original or a table from ours.
+        differs from its original.
         """
         table = Table(self.rules(config))
         strangers: list[str] = []
         for name in theirs:
-            if name in self.ignored or name in self.unread:
-                continue
-            if name in self.tables:
-                self._refuse_another(name, theirs[name], config)
+            found = table.ours(name)
+            if found is None and (name in self.ignored or name in self.unread):
                 continue
             if (original := table.original(name)) is not None:
                 if original not in theirs or not torch.equal(theirs[name], theirs[original]):
@@ -145,7 +142,7 @@ class Format:
                         f"{name} differs from {original}", f"a {self.class_name} as published holds the same numbers in both"
                     )
                 continue
-            if (found := table.ours(name)) is None:
+            if found is None:
                 strangers.append(name)
                 continue
             matched, names = found
@@ -154,15 +151,6 @@ class Format:
             raise WeightsError(
                 f"{len(strangers)} tensors belong to no part of a {self.class_name}: {', '.join(sorted(strangers)[:5])}",
                 "the checkpoint is of another variant or holds more than the transformer",
-            )
-
-    def _refuse_another(self, name: str, stored: Tensor, config: Any) -> None:
-        """Raise `WeightsError` where a stored table is not ours, as far as its type can tell; a little is for sines taken in fp32."""
-        # Written so that no table of NaN passes.
-        if not (off := self.tables[name](config, stored)) <= 2 * torch.finfo(stored.dtype).eps + 2e-5:
-            told = f"has the shape {tuple(stored.shape)}, unlike" if off == math.inf else f"lies up to {off:.2g} from"
-            raise WeightsError(
-                f"{name} {told} the table that is computed here", f"a {self.class_name} with a table of its own is not drawn here"
             )
 
     def to_theirs(self, config: Any, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,8 +26,9 @@ def load_network(folder: Path, dtype: torch.dtype | None = None) -> Network:
     Tensors are read, renamed and cast one at a time. Raises `WeightsError` (missing, damaged, tensors that do not fit), `TooLargeError`
     before any is read, and as `empty_network` does.
     """
-    net, form = empty_network(folder)
+    family, form, shape = read_shape(folder)
     stored = Shards(folder)
+    net = _empty(family, shape if form is None else form.stored(shape, stored))
     require_memory(f"the network in {folder}", stored.bytes, dtype)
     pairs = stored.items() if form is None else form.to_ours(net.config, stored)
     assign_strictly(net, {n: t if dtype is None else t.to(dtype) for n, t in pairs}, str(folder))
@@ -40,8 +41,12 @@ def empty_network(folder: Path) -> tuple[Network, Format | None]:
     Raises `WeightsError` (no config), `ConfigError` (a flag not understood), `UnknownNameError` (an unsupported class, with the nearest).
     """
     family, form, shape = read_shape(folder)
+    return _empty(family, shape), form
+
+
+def _empty(family: Family, shape: Any) -> Network:
     with torch.device("meta"), _Undrawn():
-        return family.network(shape), form
+        return family.network(shape)
 
 
 class _Undrawn(TorchFunctionMode):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core.denoiser import Meaning
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, WeightsError
 from ...nn.positions import sincos_2d
 from ..mmdit import MMDiTConfig
 from . import SWAPPED, Format, Rule, numbered, refuse_channels, rule, trained_side
 
+TABLE = "pos_embed.pos_embed"
 _ATTENTION = "blocks.{i}.attention.core.projections"
 _IMAGE = tuple(
     rule(f"transformer_blocks.{{i}}.{theirs}", f"{_ATTENTION}.image.{ours}")
@@ -78,7 +79,8 @@ def _modulation(block: int, config: MMDiTConfig) -> tuple[Rule, ...]:
 def _rules(config: MMDiTConfig) -> tuple[Rule, ...]:
     modulations = tuple(r for i in range(config.depth) for r in _modulation(i, config))
     dual = tuple(r for i in config.dual for r in numbered(_DUAL, i + 1)[-len(_DUAL) :])
-    return _ROOT + numbered(_ALL, config.depth) + numbered(_NOT_LAST, config.depth - 1) + modulations + dual
+    table = (rule(TABLE, "table"),) if config.positions == "stored" else ()
+    return _ROOT + table + numbered(_ALL, config.depth) + numbered(_NOT_LAST, config.depth - 1) + modulations + dual
 
 
 _ORIGINAL_ROOT = (
@@ -129,20 +131,24 @@ def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _off(config: MMDiTConfig, stored: Tensor) -> float:
-    """How far their table (1, side^2, width) lies from ours; row by row, for it may take a gigabyte."""
-    side, half = config.table_grid or config.base_grid, config.width // 2
+def _stored(config: MMDiTConfig, theirs: Mapping[str, Tensor]) -> MMDiTConfig:
+    """Their network reads its table (1, side^2, width) from the file: where it is not the one computed here, ours does so too."""
+    if (stored := theirs.get(TABLE)) is None:
+        return config
+    side = config.table_grid
     if tuple(stored.shape) != (1, side**2, config.width):
-        return math.inf
-    line = sincos_2d(1, side, config.width, config.base_grid, "crop", side)[:, :half]
-    rows = stored.reshape(side, side, config.width)
-    return max(
-        float((row.float() - torch.cat([line, place.expand(side, -1)], dim=1)).abs().max()) for row, place in zip(rows, line, strict=True)
+        raise WeightsError(f"{TABLE} has the shape {tuple(stored.shape)}", f"(1, {side}^2, {config.width}), as pos_embed_max_size says")
+    # Row by row, for it may take a gigabyte; a little more than its type can tell is for sines taken in fp32.
+    line = sincos_2d(1, side, config.width, config.base_grid, "crop", side)[:, : config.width // 2]
+    off = max(
+        float((row.float() - torch.cat([line, place.expand(side, -1)], dim=1)).abs().max())
+        for row, place in zip(stored.reshape(side, side, config.width), line, strict=True)
     )
+    return config if off <= 2 * torch.finfo(stored.dtype).eps + 2e-5 else replace(config, positions="stored")
 
 
 def _describe(ours: Mapping[str, Any]) -> dict[str, Any]:
-    if ours["positions"] != "crop" or ours["mlp_ratio"] != 4:
+    if ours["positions"] == "span" or ours["mlp_ratio"] != 4:
         raise ConfigError(
             f"diffusers' SD3 crops its positions and has an mlp_ratio of 4, not {ours['positions']!r} and {ours['mlp_ratio']}",
             "save in sfumato's own format",
@@ -183,7 +189,8 @@ FORMAT = Format(
             "dual_attention_layers",
         }
     ),
-    tables={"pos_embed.pos_embed": _off},
+    ignored=frozenset({TABLE}),
+    stored=_stored,
     originals=_originals,
     meaning=Meaning(),
 )
