@@ -21,6 +21,7 @@ from sfumato.core.errors import ConflictError, UsageError, WeightsError
 from sfumato.core.program import Network
 from sfumato.core.state import Stream
 from sfumato.core.weights import assign_strictly
+from sfumato.nn.linear import Linear
 
 pytestmark = pytest.mark.parametrize("family", sorted(backbones))
 
@@ -84,6 +85,25 @@ def test_what_is_prepared_before_the_first_step_changes_no_bit(family: str) -> N
         louder = {n: replace(s, x=s.x.flip(-1)) for n, s in ready.ready.streams.items()}
         changed = replace(ready, ready=replace(ready.ready, streams=louder, stored={}))
         assert not close(answer(net, streams, changed), plain), "what is prepared is what is read"
+
+
+class Louder(Session):
+    """Every stream of the first item."""
+
+    footprint = Footprint(frozenset({"blocks"}), gradients=False)
+
+    def blocks(self, state, run, a, b, call):
+        return run(state.with_x({n: 2 * s.x for n, s in state.streams.items()}), a, b)
+
+
+@torch.no_grad()
+def test_what_is_prepared_does_not_stand_in_the_way_of_adapters_and_policies(family: str) -> None:
+    net = built(family, None)
+    streams, cond = batch(net)
+    linears = {n for n, part in net.named_modules() if isinstance(part, Linear)}
+    for call in (Call(adapters=dict.fromkeys(linears, lambda linear, x, base, call: 1.5 * base(x))), Call((Louder(),))):
+        plain, found = net(streams, cond, call).pred, net(streams, net.prepare(cond), call).pred
+        assert all(torch.equal(found[n], p) for n, p in plain.items())
 
 
 def test_garbage_in_padding_reaches_no_gradient(family: str) -> None:

@@ -135,6 +135,11 @@ class Call:
         """The rows of this batch that are `lane`'s; None when that lane is not evaluated here."""
         return self.together.get(lane, slice(None) if lane == self.lane else None)
 
+    @property
+    def acts(self) -> bool:
+        """Whether an adapter or a policy may change anything: what was computed without a Call (`Conditions.ready`) then does not hold."""
+        return bool(self.adapters) or not all(s.footprint.observes for s in self.sessions)
+
     def touches(self, block: int) -> bool:
         """Whether anything in this Call acts inside program item `block`."""
         prefix = f"blocks.{block}."

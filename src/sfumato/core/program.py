@@ -64,7 +64,8 @@ class Network(nn.Module):
     def prepare(self, cond: Conditions) -> Conditions:
         """`cond` with all that is the same at every step computed once: `words`, and the keys and values of those that no block changes.
 
-        For evaluations without policies and adapters, which could act on either; a network with doors, which could too, gives `cond` back.
+        Evaluations under policies and adapters, which could act on either, do not use it; a network with doors, which could too, gives
+        `cond` back.
         """
         words = self.words(cond, None)
         if not words or self.doors:
@@ -102,6 +103,8 @@ class Network(nn.Module):
     def start(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> State:
         """The State that enters the program. Raises `UsageError` on a missing slot and on one that nothing here reads."""
         self._check_slots(cond)
+        if cond.ready is not None and call is not None and call.acts:
+            cond = replace(cond, ready=None)
         ready = {} if cond.ready is None else cond.ready.stored
         state = State(self.embed(streams, cond, call), self.condition(streams, cond, call), ready=ready)
         for door in self.doors.values():
