@@ -54,6 +54,11 @@ class AttentionShape:
         return self.groups * self.width // self.heads
 
     @property
+    def coupled(self) -> bool:
+        """Whether a norm reads all heads at once, see `Units`."""
+        return self.qk_norm and self.norm != "rms"
+
+    @property
     def width_in(self) -> int:
         """Of the tokens that queries come from."""
         return self.outer or self.width

@@ -21,6 +21,8 @@ from .positions import grid_coordinates
 class Push(Rewire):
     """Remember the named streams, all without names, for the next item that takes them up: last in, first out."""
 
+    recalls = False
+
     def __init__(self, *streams: str) -> None:
         super().__init__()
         self.streams = streams
