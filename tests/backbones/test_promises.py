@@ -175,6 +175,17 @@ def test_sites_own_the_parameters(family: str) -> None:
 
 
 @torch.no_grad()
+def test_every_matrix_of_a_block_is_read_once(family: str) -> None:
+    net = built(family, None)
+    seen: Counter[str] = Counter()
+    for name, part in net.blocks.named_modules():
+        if isinstance(part, Linear):
+            part.register_forward_hook(lambda *_, name=name: seen.update([name]))
+    net(*batch(net))
+    assert set(seen.values()) == {1}, seen.most_common(3)
+
+
+@torch.no_grad()
 def test_a_unit_is_itself_unless_it_is_coupled(family: str) -> None:
     """The first unit of a site alone is heard: what the others hold matters where something reads all of them, and nowhere else."""
     net = built(family, None)

@@ -31,7 +31,7 @@ from ..nn.linear_attention import SelfAttention, self_attention
 from ..nn.mlp import MLP
 from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm
-from ..nn.picture import PictureAttention, PictureCross, PictureMLP, initialise_crossed
+from ..nn.picture import PictureAttention, PictureCross, PictureMLP, Tabled, initialise_crossed
 from ..nn.positions import sincos_2d
 from ..nn.projections import AttentionShape
 from . import Family
@@ -129,27 +129,19 @@ class PixArt(Network):
         return dict(zip(("image", "variance"), out.split(self.config.channels, dim=1), strict=False))
 
 
-class SelfBranch(PictureAttention):
+class SelfBranch(Tabled, PictureAttention):
     def __init__(self, config: PixArtConfig, index: int) -> None:
-        super().__init__()
-        self.norm, self.modulation = LayerNorm(config.width), TableModulation(config.width, 3)
+        super().__init__(LayerNorm(config.width), config.width)
         shape, ratio = AttentionShape(config.width, config.heads, qk_norm=False), config.ratio if index in config.compress else 1
         self.core = self_attention(config.attention, shape, self.streams, ratio)
 
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shift, scale, gate = self.modulation(state.cond["t0"][:, :3])
-        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
+class MLPBranch(Tabled, PictureMLP):
+    vectors = slice(3, 6)
 
-class MLPBranch(PictureMLP):
     def __init__(self, config: PixArtConfig) -> None:
-        super().__init__()
-        self.norm, self.modulation = LayerNorm(config.width), TableModulation(config.width, 3)
+        super().__init__(LayerNorm(config.width), config.width)
         self.core = MLP(config.width, config.mlp_ratio * config.width)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shift, scale, gate = self.modulation(state.cond["t0"][:, 3:])
-        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
 
 def _block(config: PixArtConfig, index: int) -> Block:

@@ -30,7 +30,7 @@ from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MixFFN
 from ..nn.modulation import TableModulation, modulate
 from ..nn.norms import LayerNorm, RMSNorm
-from ..nn.picture import PictureAttention, PictureCross, PictureMixer, initialise_crossed
+from ..nn.picture import PictureAttention, PictureCross, PictureMixer, Tabled, initialise_crossed
 from ..nn.positions import sincos_2d
 from ..nn.projections import AttentionShape
 from . import Family
@@ -125,30 +125,21 @@ class Sana(Network):
         return {"image": unpatchify(tokens, grid, self.config.patch)}
 
 
-class SelfBranch(PictureAttention):
+class SelfBranch(Tabled, PictureAttention):
     def __init__(self, config: SanaConfig) -> None:
-        super().__init__()
-        self.norm, self.modulation = LayerNorm(config.width, config.eps), TableModulation(config.width, 3)
+        super().__init__(LayerNorm(config.width, config.eps), config.width)
         shape = AttentionShape(config.width, config.heads, config.qk_norm, bias=config.bias, norm="rms across", eps=1e-5)
         self.core = LinearAttention(shape, self.streams)
 
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shift, scale, gate = self.modulation(state.cond["t0"][:, :3])
-        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
-
-class MLPBranch(PictureMixer):
+class MLPBranch(Tabled, PictureMixer):
     core: MixFFN
+    vectors = slice(3, 6)
 
     def __init__(self, config: SanaConfig) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(config.width, config.eps) if config.affine else LayerNorm(config.width, config.eps)
-        self.modulation = TableModulation(config.width, 3)
+        norm = nn.LayerNorm if config.affine else LayerNorm
+        super().__init__(norm(config.width, config.eps), config.width)
         self.core = MixFFN(config.width, config.hidden)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shift, scale, gate = self.modulation(state.cond["t0"][:, 3:])
-        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         grid = state.streams["image"].grid

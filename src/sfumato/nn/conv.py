@@ -18,8 +18,7 @@ from ..core.state import State, Stream
 from .grids import plane, tokens
 from .linear import Linear
 from .norms import GroupNorm
-
-PICTURE = ("image",)
+from .picture import PICTURE
 
 
 def halved(x: Tensor) -> Tensor:

@@ -171,6 +171,14 @@ class Projections(nn.Module):
 Weights = TypeVar("Weights", bound=nn.Module)
 
 
+def at_once(inputs: Mapping[str, Tensor], compute: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """`compute` of every stream's tokens (B, N, D), all as one product."""
+    if len(inputs) == 1:
+        return {n: compute(x) for n, x in inputs.items()}
+    y = compute(torch.cat(list(inputs.values()), dim=1))
+    return dict(zip(inputs, y.split([x.shape[1] for x in inputs.values()], dim=1), strict=True))
+
+
 def by_weights(
     own: Mapping[str, Weights], inputs: Mapping[str, Tensor], compute: Callable[[Weights, Tensor], Sequence[Tensor]]
 ) -> dict[str, tuple[Tensor, ...]]:
