@@ -28,11 +28,12 @@ from ..core.errors import ConfigError, UsageError
 from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import ANY, JointAttention
-from ..nn.embeddings import MLPEmbedding, TimeEmbedding, patchify, token_grid, unpatchify
+from ..nn.embeddings import MLPEmbedding, TimeEmbedding, patchify, token_grid
+from ..nn.final import finished
 from ..nn.joint import StreamsAttention, StreamsMLP, own
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import SwiGLU
-from ..nn.modulation import Modulation, modulate
+from ..nn.modulation import Modulation
 from ..nn.moe import MixtureOfExperts
 from ..nn.norms import LayerNorm
 from ..nn.positions import Rotary, grid_coordinates
@@ -155,11 +156,8 @@ class HiDream(Network):
         return filled - tokens
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"], call)
-        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
-        grid = state.streams["image"].grid
-        assert grid is not None
-        return {"image": unpatchify(tokens, grid, self.config.patch)}
+        vectors = self.final_modulation(state.cond["c"], call)
+        return {"image": finished(state.streams["image"], self.final_norm, vectors, self.final, self.config.patch, call)}
 
 
 def _layer(taps: Tensor, layer: int, width: int) -> Tensor:

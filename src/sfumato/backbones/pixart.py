@@ -25,11 +25,12 @@ from ..core.errors import ConfigError
 from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import CrossAttention
-from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, sinusoid, token_grid, unpatchify
+from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, sinusoid, token_grid
+from ..nn.final import finished
 from ..nn.linear import Linear, name_linears
 from ..nn.linear_attention import SelfAttention, self_attention
 from ..nn.mlp import MLP
-from ..nn.modulation import TableModulation, modulate
+from ..nn.modulation import TableModulation
 from ..nn.norms import LayerNorm
 from ..nn.picture import PictureAttention, PictureCross, PictureMLP, Tabled, initialise_crossed
 from ..nn.positions import sincos_2d
@@ -121,11 +122,8 @@ class PixArt(Network):
         return {"text": Stream(self.text(text.silenced(dtype), call).to(dtype), keep=text.keep, update=False)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"][:, None])
-        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
-        grid = state.streams["image"].grid
-        assert grid is not None
-        out = unpatchify(tokens, grid, self.config.patch)
+        vectors = self.final_modulation(state.cond["c"][:, None])
+        out = finished(state.streams["image"], self.final_norm, vectors, self.final, self.config.patch, call)
         return dict(zip(("image", "variance"), out.split(self.config.channels, dim=1), strict=False))
 
 

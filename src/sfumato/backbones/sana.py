@@ -25,10 +25,11 @@ from ..core.errors import ConfigError
 from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import CrossAttention, LinearAttention
-from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
+from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid
+from ..nn.final import finished
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MixFFN
-from ..nn.modulation import TableModulation, modulate
+from ..nn.modulation import TableModulation
 from ..nn.norms import LayerNorm, RMSNorm
 from ..nn.picture import PictureAttention, PictureCross, PictureMixer, Tabled, initialise_crossed
 from ..nn.positions import sincos_2d
@@ -118,11 +119,8 @@ class Sana(Network):
         return {"text": Stream(words.to(dtype), keep=text.keep, update=False)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"][:, None])
-        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
-        grid = state.streams["image"].grid
-        assert grid is not None
-        return {"image": unpatchify(tokens, grid, self.config.patch)}
+        vectors = self.final_modulation(state.cond["c"][:, None])
+        return {"image": finished(state.streams["image"], self.final_norm, vectors, self.final, self.config.patch, call)}
 
 
 class SelfBranch(Tabled, PictureAttention):
