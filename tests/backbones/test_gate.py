@@ -86,7 +86,7 @@ def test_gate_sharded(family: Weights, tmp_path: Path) -> None:
         agree(answer, expected)
 
 
-@pytest.mark.parametrize(("name", "graphs"), [("MMDiT", 2), ("UViT", 2), ("UniDiffuser", 2)])
+@pytest.mark.parametrize(("name", "graphs"), [("MMDiT", 2), ("UViT", 3), ("UniDiffuser", 3)])
 def test_blocks_of_one_kind_are_compiled_once(name: str, graphs: int) -> None:
     """Deeper than torch's limit of eight compilations for one function: a block that depended on its place would fall back silently."""
     torch._dynamo.reset()
@@ -95,4 +95,5 @@ def test_blocks_of_one_kind_are_compiled_once(name: str, graphs: int) -> None:
     before = counters["stats"]["unique_graphs"]
     with torch.no_grad():
         net(*batch(net))
-    assert counters["stats"]["unique_graphs"] - before == graphs, "blocks, and the last one or what brings skips back"
+    # Blocks, and the last one; or merges, and the blocks behind them, whose streams lie in one tensor.
+    assert counters["stats"]["unique_graphs"] - before == graphs

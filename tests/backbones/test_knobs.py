@@ -172,7 +172,7 @@ def _answer(config: Any) -> tuple[Any, ...]:
             out = net(_streams(config, net.inputs), _conditions(config, net.slots))
     shapes = tuple(sorted((n, tuple(p.shape)) for n, p in net.named_parameters()))
     # The same prediction may weigh more in the loss.
-    return shapes, out.pred["image"].flatten()[:4].tolist(), [float(x) for x in out.aux.values()]
+    return shapes, out.pred["image"].flatten()[:4].tolist(), [float(x.detach()) for x in out.aux.values()]
 
 
 def _streams(config: Any, names: tuple[str, ...]) -> dict[str, Stream]:

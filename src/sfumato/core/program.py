@@ -202,10 +202,11 @@ class Network(nn.Module):
 
     def _check_taps(self, taps: frozenset[str]) -> None:
         if taps:
-            sites = [info for info in self.sites() if isinstance(self.blocks[info.site.block], Block)]
+            blocks = {i: item for i, item in enumerate(self.blocks) if isinstance(item, Block)}
+            sites = {str(Site(i, branch.name)): branch.streams for i, block in blocks.items() for branch in block.branches()}
             for tap in sorted(taps):
-                if tap.rpartition(".")[0] not in {str(info.site) for info in sites}:
-                    raise UnknownNameError("tap", tap, (f"{info.site}.{stream}" for info in sites for stream in info.streams))
+                if tap.rpartition(".")[0] not in sites:
+                    raise UnknownNameError("tap", tap, (f"{site}.{stream}" for site, streams in sites.items() for stream in streams))
 
 
 def _bare(state: State) -> State:
