@@ -80,9 +80,10 @@ def built(family: str, weights: Path | None) -> Network:
     return net.train()
 
 
-def asked(net: Network, policy: Session | None, rows: slice = slice(None)) -> Answer:
-    """Predictions `pred.*` of the rows and gradients `grad.*` of their mean square."""
+def asked(net: Network, policy: Session | None, rows: slice = slice(None), prepared: bool = False) -> Answer:
+    """Predictions `pred.*` of the rows and gradients `grad.*` of their mean square; `prepared`: what the slots say is computed before."""
     streams, cond = batch(net, rows)
+    cond = net.prepare(cond) if prepared else cond
     pred = net(streams, cond, None if policy is None else Call((policy,), t=streams["image"].t)).pred
     sum(p.square().mean() for p in pred.values()).backward()
     grads = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
@@ -127,6 +128,6 @@ def _rank(rank: int, folder: str, family: str, weights: str) -> None:
     answers: dict[tuple[str, str], Answer] = {}
     for policy, session in (("no policy", None), ("identity policy", Identity())):
         for saved, file in (("before save", None), ("after load", Path(weights))):
-            answers[policy, saved] = asked(shard(built(family, file)), session, half)
+            answers[policy, saved] = asked(shard(built(family, file)), session, half, prepared=file is not None)
     torch.save(answers, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -168,10 +168,11 @@ def _answer(config: Any) -> tuple[Any, ...]:
     with torch.no_grad():
         for index, parameter in enumerate(net.parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)) * 0.2)
-        out = net(_streams(config, net.inputs), _conditions(config, net.slots))
+        with torch.enable_grad():  # where losses are made
+            out = net(_streams(config, net.inputs), _conditions(config, net.slots))
     shapes = tuple(sorted((n, tuple(p.shape)) for n, p in net.named_parameters()))
     # The same prediction may weigh more in the loss.
-    return shapes, out.pred["image"].flatten()[:4].tolist(), [float(x) for x in out.aux.values()]
+    return shapes, out.pred["image"].flatten()[:4].tolist(), [float(x.detach()) for x in out.aux.values()]
 
 
 def _streams(config: Any, names: tuple[str, ...]) -> dict[str, Stream]:

@@ -15,12 +15,14 @@ from tests.backbones.gate import asked, batch, built
 from torch import Tensor
 
 from sfumato.backbones import backbones
+from sfumato.core.blocks import Block
 from sfumato.core.call import Call, Footprint, Session
 from sfumato.core.conditions import Conditions, Tokens
-from sfumato.core.errors import ConflictError, UsageError, WeightsError
+from sfumato.core.errors import ConflictError, UnknownNameError, UsageError, WeightsError
 from sfumato.core.program import Network
 from sfumato.core.state import Stream
 from sfumato.core.weights import assign_strictly
+from sfumato.nn.linear import Linear
 
 pytestmark = pytest.mark.parametrize("family", sorted(backbones))
 
@@ -84,6 +86,25 @@ def test_what_is_prepared_before_the_first_step_changes_no_bit(family: str) -> N
         louder = {n: replace(s, x=s.x.flip(-1)) for n, s in ready.ready.streams.items()}
         changed = replace(ready, ready=replace(ready.ready, streams=louder, stored={}))
         assert not close(answer(net, streams, changed), plain), "what is prepared is what is read"
+
+
+class Louder(Session):
+    """Every stream of the first item."""
+
+    footprint = Footprint(frozenset({"blocks"}), gradients=False)
+
+    def blocks(self, state, run, a, b, call):
+        return run(state.with_x({n: 2 * s.x for n, s in state.streams.items()}), a, b)
+
+
+@torch.no_grad()
+def test_what_is_prepared_does_not_stand_in_the_way_of_adapters_and_policies(family: str) -> None:
+    net = built(family, None)
+    streams, cond = batch(net)
+    linears = {n for n, part in net.named_modules() if isinstance(part, Linear)}
+    for call in (Call(adapters=dict.fromkeys(linears, lambda linear, x, base, call: 1.5 * base(x))), Call((Louder(),))):
+        plain, found = net(streams, cond, call).pred, net(streams, net.prepare(cond), call).pred
+        assert all(torch.equal(found[n], p) for n, p in plain.items())
 
 
 def test_garbage_in_padding_reaches_no_gradient(family: str) -> None:
@@ -153,6 +174,41 @@ def test_sites_own_the_parameters(family: str) -> None:
             assert all(shapes[name][dim] == units.count * each for name, (dim, each) in units.slices.items())
 
 
+@torch.no_grad()
+def test_every_matrix_of_a_block_is_read_once(family: str) -> None:
+    net = built(family, None)
+    seen: Counter[str] = Counter()
+    for name, part in net.blocks.named_modules():
+        if isinstance(part, Linear):
+            part.register_forward_hook(lambda *_, name=name: seen.update([name]))
+    net(*batch(net))
+    assert set(seen.values()) == {1}, seen.most_common(3)
+
+
+@torch.no_grad()
+def test_a_unit_is_itself_unless_it_is_coupled(family: str) -> None:
+    """The first unit of a site alone is heard: what the others hold matters where something reads all of them, and nowhere else."""
+    net = built(family, None)
+    streams, cond = batch(net)
+    weights = {n: p.clone() for n, p in net.named_parameters()}
+    for info in net.sites():
+        for units in info.units:
+            rest = {n: weights[n].narrow(dim, each, weights[n].shape[dim] - each) for n, (dim, each) in units.slices.items()}
+            outs = {n for n in rest if n.split(".")[-2] in ("out", "down", "conv_out")}
+            parts = {n: net.get_parameter(n) for n in rest}
+            where = {n: parts[n].narrow(dim, each, parts[n].shape[dim] - each) for n, (dim, each) in units.slices.items()}
+            for n in outs:
+                where[n].zero_()
+            plain = answer(net, streams, cond)
+            for n in rest.keys() - outs:
+                where[n].copy_(rest[n].flip(0) + 0.5)
+            found = answer(net, streams, cond)
+            same = all(torch.equal(found[n], p) for n, p in plain.items())
+            assert same == (not units.coupled), f"{info.site}: {units.kind}"
+            for n, parameter in parts.items():
+                parameter.copy_(weights[n])
+
+
 def test_taps_return_what_was_asked(family: str) -> None:
     net = built(family, None)
     streams, cond = batch(net)
@@ -161,6 +217,34 @@ def test_taps_return_what_was_asked(family: str) -> None:
     out = net(streams, cond, Call(taps=frozenset({name})))
     assert out.feats.keys() == {name} and len(out.feats[name]) == 4
     assert not net(streams, cond).feats and all(torch.equal(p, out.pred[n]) for n, p in net(streams, cond).pred.items())
+
+
+def test_what_nothing_would_reach_is_refused(family: str) -> None:
+    net = built(family, None)
+    streams, cond = batch(net)
+    last = next(info for info in reversed(net.sites()) if isinstance(net.blocks[info.site.block], Block)).site
+    moved = (f"{info.site}.image" for info in net.sites() if not isinstance(net.blocks[info.site.block], Block))
+    for tap in ("blocks.99.mlp.image", f"{last}.stranger", str(last), *moved):
+        with pytest.raises(UnknownNameError, match=f"unknown tap '{tap}'"):
+            net(streams, cond, Call(taps=frozenset({tap})))
+    for index in (len(net.blocks), *(i for i, item in enumerate(net.blocks) if not isinstance(item, Block))):
+        for hook in ("branch", "tokens", "attention"):
+            session = Session()
+            session.footprint = Footprint(frozenset({hook}), frozenset({index}))
+            with pytest.raises(ConflictError, match=f"Session acts on item {index}, which is no block"):
+                net(streams, cond, Call((session,)))
+            with pytest.raises(ConflictError, match="no block"):
+                net.admit([session])
+    session.footprint = Footprint(frozenset({"blocks"}), frozenset({len(net.blocks)}))
+    net.admit([session])
+
+
+@torch.no_grad()
+def test_losses_are_made_where_gradients_are(family: str) -> None:
+    net = built(family, None)
+    assert not net(*batch(net)).aux
+    with torch.enable_grad():
+        assert bool(net(*batch(net)).aux) == (family == "HiDream")
 
 
 def test_what_a_network_lacks_is_refused(family: str) -> None:
@@ -186,6 +270,16 @@ def test_what_a_network_lacks_is_refused(family: str) -> None:
             net(streams, cond, Call((Cache(), Second())))
     with pytest.raises(UsageError, match="stranger"):
         net({**streams, "stranger": Stream(streams["image"].x, role="stranger")}, cond)
+
+
+@torch.no_grad()
+def test_a_noise_level_for_each_token_is_refused(family: str) -> None:
+    net = built(family, None)
+    streams, cond = batch(net)
+    for name in streams.keys() - {"clip"}:
+        each = replace(streams[name], t=streams[name].t[:, None].expand(4, 16))
+        with pytest.raises(UsageError, match=rf"the {name} stream.*\(4, 16\)"):
+            net({**streams, name: each}, cond)
 
 
 @torch.no_grad()

@@ -61,6 +61,22 @@ def test_keys_are_multiplied_once_and_texts_without_positions_not_at_all(family:
     assert torch.equal(seen["text"].k, q) and seen["image"].q is q
 
 
+@torch.no_grad()
+def test_a_row_is_itself(family: str):
+    """Whatever its neighbours' texts are padded to."""
+    net = backbones.get(family).tiny(**{"filled": 64} if family == "HiDream" else {})
+    streams, cond = batch(net)
+    x, t = streams["image"].x.repeat(1, 1, 4, 1), streams["image"].t
+    for sharpen in ("proportional", "magnitude"):
+        session = rule(family, sharpen=sharpen).begin()
+        together = net({"image": Stream(x, t=t)}, cond, Call((session,), t=t)).pred["image"]
+        for row in range(4):
+            own, rows = slice(row, row + 1), cond.rows(slice(row, row + 1))
+            alone = replace(rows, tokens={n: tokens.trimmed() for n, tokens in rows.tokens.items()})
+            found = net({"image": Stream(x[own], t=t[own])}, alone, Call((session,), t=t[own])).pred["image"]
+            torch.testing.assert_close(found, together[own], rtol=1e-5, atol=1e-6)
+
+
 def test_what_cannot_be_is_told(family: str):
     with pytest.raises(UnknownNameError, match="'ntk'"):
         rule(family, rule="ntkk")

@@ -23,7 +23,7 @@ from sfumato.core.process import NetCall
 from sfumato.core.rng import Rows
 from sfumato.core.state import Stream
 from sfumato.sampling.guidance import ClassifierFree, Guide
-from sfumato.sampling.loop import Step, draw, evaluate
+from sfumato.sampling.loop import Batched, Step, draw, evaluate
 from sfumato.sampling.ode import DrawRequest, Ode
 from sfumato.sampling.schedules import grid
 from sfumato.sampling.solvers import solvers
@@ -119,6 +119,26 @@ def test_what_no_step_changes_is_computed_once():
     same = run(replace(adapted, adapters={"blocks.0.cross.core.k": Unchanged()}))
     assert set(seen.values()) == {4}
     assert torch.equal(plain, same)
+
+
+def test_lanes_of_one_prompt_keep_what_acts_on_each():
+    net = backbones.get("PixArt").tiny()
+    cond = Conditions({"text": conditions([3, 2]).tokens["text"]})
+    image = Stream(torch.randn(2, *SHAPE), t=torch.tensor([0.4, 0.4]))
+    plain, adapted = NetCall({"image": image}, cond), Call(adapters={"blocks.0.cross.core.v": Doubled()}, lane="adapted")
+    calls = {"plain": plain, "adapted": NetCall({"image": image}, cond, adapted)}
+    with torch.no_grad():
+        together = evaluate(Denoiser(net), calls, Batched())
+        for name, call in calls.items():
+            assert torch.equal(together[name].pred["image"], evaluate(Denoiser(net), {name: call})[name].pred["image"])
+        assert not torch.equal(together["plain"].pred["image"], together["adapted"].pred["image"])
+
+
+class Doubled:
+    laneless = True
+
+    def __call__(self, linear, x, base, call):
+        return 2 * base(x)
 
 
 class Unchanged:

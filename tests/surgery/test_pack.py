@@ -71,7 +71,17 @@ def test_a_lora_acts_on_top() -> None:
     assert relative(answer(net, call)["image"], adapted["image"]) <= 1e-6 < 1e-3 < relative(adapted["image"], plain["image"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_tokens_take_the_weights_type(dtype: torch.dtype) -> None:
+    exact, net = answer(tiny("MMDiT")), pack(tiny("MMDiT", dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = answer(net)
+    assert relative(found["image"], exact["image"]) <= 0.03
+
+
 def test_what_cannot_be_packed_is_refused() -> None:
+    with pytest.raises(UsageError, match="packed network cannot be trained with a LoRA"):
+        fresh(pack(tiny("DiT")), 2)
     with pytest.raises(UsageError, match="float16"):
         pack(tiny("DiT", torch.float16))
     with pytest.raises(UsageError, match="is on meta"):

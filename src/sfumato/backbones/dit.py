@@ -21,11 +21,12 @@ from ..core.conditions import Conditions, Slot
 from ..core.errors import ConfigError, UsageError
 from ..core.program import Network
 from ..core.state import State, Stream
-from ..nn.embeddings import PatchEmbedding, TimeEmbedding, token_grid, unpatchify
+from ..nn.embeddings import PatchEmbedding, TimeEmbedding, token_grid
+from ..nn.final import finished
 from ..nn.linear import Linear, name_linears
 from ..nn.linear_attention import SelfAttention, self_attention
 from ..nn.mlp import MLP
-from ..nn.modulation import Modulation, modulate
+from ..nn.modulation import Modulation
 from ..nn.norms import LayerNorm
 from ..nn.picture import PICTURE, ModulatedAttention, ModulatedMLP
 from ..nn.positions import sincos_2d
@@ -110,11 +111,8 @@ class DiT(Network):
         return {"image": Stream(image, grid=grid, t=streams["image"].t)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"], call)
-        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
-        grid = state.streams["image"].grid
-        assert grid is not None
-        out = unpatchify(tokens, grid, self.config.patch)
+        vectors = self.final_modulation(state.cond["c"], call)
+        out = finished(state.streams["image"], self.final_norm, vectors, self.final, self.config.patch, call)
         return dict(zip(("image", "variance"), out.split(self.config.channels, dim=1), strict=False))
 
 

@@ -28,11 +28,12 @@ from ..core.errors import ConfigError, UsageError
 from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import ANY, JointAttention
-from ..nn.embeddings import MLPEmbedding, TimeEmbedding, patchify, token_grid, unpatchify
+from ..nn.embeddings import MLPEmbedding, TimeEmbedding, patchify, token_grid
+from ..nn.final import finished
 from ..nn.joint import StreamsAttention, StreamsMLP, own
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import SwiGLU
-from ..nn.modulation import Modulation, modulate
+from ..nn.modulation import Modulation
 from ..nn.moe import MixtureOfExperts
 from ..nn.norms import LayerNorm
 from ..nn.positions import Rotary, grid_coordinates
@@ -155,11 +156,8 @@ class HiDream(Network):
         return filled - tokens
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"], call)
-        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
-        grid = state.streams["image"].grid
-        assert grid is not None
-        return {"image": unpatchify(tokens, grid, self.config.patch)}
+        vectors = self.final_modulation(state.cond["c"], call)
+        return {"image": finished(state.streams["image"], self.final_norm, vectors, self.final, self.config.patch, call)}
 
 
 def _layer(taps: Tensor, layer: int, width: int) -> Tensor:
@@ -218,32 +216,21 @@ def _unkeyed(attend: Attend, heads: Mapping[str, Heads], plan: Plan | None) -> M
 
 
 class ExpertsMLP(StreamsMLP):
-    """All tokens of a role go through its MLP as one sequence, so that an expert runs once."""
+    """MLPs of which some are mixtures of experts: all tokens of a role are one sequence, so that an expert runs once."""
 
     def __init__(self, core: nn.ModuleDict, width: int, balance: float) -> None:
         super().__init__(STREAMS, core, width)
         self.balance = balance
 
-    def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for role, names in self._shared(inputs, state).items():
-            tokens = self.core[role](torch.cat([inputs[n] for n in names], dim=1), call)
-            found |= dict(zip(names, tokens.split([inputs[n].shape[1] for n in names], dim=1), strict=True))
-        return found
-
     def aux(self, inputs: Mapping[str, Tensor], state: State, call: Call | None) -> dict[str, Tensor]:
-        for role, names in self._shared(inputs, state).items():
-            if isinstance(core := self.core[role], MixtureOfExperts):
+        for role, core in self.core.items():
+            if isinstance(core, MixtureOfExperts):
+                names = [n for n in inputs if own(self.core, state.role(n)) == role]
                 streams = [state.streams[n] for n in names]
                 keep = [s.x.new_ones(s.x.shape[:2], dtype=torch.bool) if s.keep is None else s.keep for s in streams]
                 x = torch.cat([inputs[n] for n in names], dim=1)
                 return {"balance": self.balance * core.balance(x, torch.cat(keep, dim=1), call)}
         return {}
-
-    def _shared(self, inputs: Mapping[str, Tensor], state: State) -> dict[str, list[str]]:
-        """Names of streams by the role whose MLP treats them."""
-        roles = {n: own(self.core, state.role(n)) for n in inputs}
-        return {role: [n for n, r in roles.items() if r == role] for role in self.core}
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super(StreamsMLP, self).describe(site, prefix)

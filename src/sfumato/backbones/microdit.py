@@ -29,16 +29,17 @@ from ..core.errors import ConfigError, UsageError
 from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import CrossAttention, JointAttention
-from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, pooled, token_grid, unpatchify
+from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, pooled, token_grid
 from ..nn.expert_choice import ExpertChoice
+from ..nn.final import finished
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import SwiGLU
-from ..nn.modulation import Modulation, modulate
+from ..nn.modulation import Modulation
 from ..nn.norms import LayerNorm
 from ..nn.picture import PICTURE, ModulatedAttention, ModulatedMLP, PictureCross, PlainAttention, PlainMLP
 from ..nn.positions import sincos_2d
 from ..nn.projections import AttentionShape
-from ..nn.rewires import Gather, Project, scattered
+from ..nn.rewires import Gather, Project
 from . import Family
 
 WORDS = ("text",)
@@ -146,11 +147,8 @@ class MicroDiT(Network):
         return {"text": Stream(words, keep=text.keep | (first & ~text.keep.any(1, keepdim=True)))}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"], call)
-        image = state.streams["image"]
-        tokens = scattered(self.final(modulate(self.final_norm(image.x), shift, scale), call), image)
-        assert image.grid is not None
-        return {"image": unpatchify(tokens, image.grid, self.config.patch)}
+        vectors = self.final_modulation(state.cond["c"], call)
+        return {"image": finished(state.streams["image"], self.final_norm, vectors, self.final, self.config.patch, call)}
 
 
 class Pool(Rewire):

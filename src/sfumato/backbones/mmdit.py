@@ -25,11 +25,12 @@ from ..core.errors import ConfigError, UsageError
 from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import JointAttention
-from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
+from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid
+from ..nn.final import finished
 from ..nn.joint import StreamsAttention, StreamsMLP
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MLP
-from ..nn.modulation import Modulation, modulate
+from ..nn.modulation import Modulation
 from ..nn.norms import LayerNorm
 from ..nn.positions import sincos_2d
 from ..nn.projections import AttentionShape
@@ -142,11 +143,8 @@ class MMDiT(Network):
         return self.text(states, call).to(dtype)
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"], call)
-        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
-        grid = state.streams["image"].grid
-        assert grid is not None
-        return {"image": unpatchify(tokens, grid, self.config.patch)}
+        vectors = self.final_modulation(state.cond["c"], call)
+        return {"image": finished(state.streams["image"], self.final_norm, vectors, self.final, self.config.patch, call)}
 
 
 class PictureBranch(StreamsAttention):

@@ -25,13 +25,14 @@ from ..core.errors import ConfigError
 from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import CrossAttention
-from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, sinusoid, token_grid, unpatchify
+from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, sinusoid, token_grid
+from ..nn.final import finished
 from ..nn.linear import Linear, name_linears
 from ..nn.linear_attention import SelfAttention, self_attention
 from ..nn.mlp import MLP
-from ..nn.modulation import TableModulation, modulate
+from ..nn.modulation import TableModulation
 from ..nn.norms import LayerNorm
-from ..nn.picture import PictureAttention, PictureCross, PictureMLP, initialise_crossed
+from ..nn.picture import PictureAttention, PictureCross, PictureMLP, Tabled, initialise_crossed
 from ..nn.positions import sincos_2d
 from ..nn.projections import AttentionShape
 from . import Family
@@ -121,35 +122,24 @@ class PixArt(Network):
         return {"text": Stream(self.text(text.silenced(dtype), call).to(dtype), keep=text.keep, update=False)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"][:, None])
-        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
-        grid = state.streams["image"].grid
-        assert grid is not None
-        out = unpatchify(tokens, grid, self.config.patch)
+        vectors = self.final_modulation(state.cond["c"][:, None])
+        out = finished(state.streams["image"], self.final_norm, vectors, self.final, self.config.patch, call)
         return dict(zip(("image", "variance"), out.split(self.config.channels, dim=1), strict=False))
 
 
-class SelfBranch(PictureAttention):
+class SelfBranch(Tabled, PictureAttention):
     def __init__(self, config: PixArtConfig, index: int) -> None:
-        super().__init__()
-        self.norm, self.modulation = LayerNorm(config.width), TableModulation(config.width, 3)
+        super().__init__(LayerNorm(config.width), config.width)
         shape, ratio = AttentionShape(config.width, config.heads, qk_norm=False), config.ratio if index in config.compress else 1
         self.core = self_attention(config.attention, shape, self.streams, ratio)
 
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shift, scale, gate = self.modulation(state.cond["t0"][:, :3])
-        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
+class MLPBranch(Tabled, PictureMLP):
+    vectors = slice(3, 6)
 
-class MLPBranch(PictureMLP):
     def __init__(self, config: PixArtConfig) -> None:
-        super().__init__()
-        self.norm, self.modulation = LayerNorm(config.width), TableModulation(config.width, 3)
+        super().__init__(LayerNorm(config.width), config.width)
         self.core = MLP(config.width, config.mlp_ratio * config.width)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shift, scale, gate = self.modulation(state.cond["t0"][:, 3:])
-        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
 
 def _block(config: PixArtConfig, index: int) -> Block:

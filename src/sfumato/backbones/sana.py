@@ -25,12 +25,13 @@ from ..core.errors import ConfigError
 from ..core.program import Network
 from ..core.state import State, Stream
 from ..nn.attention import CrossAttention, LinearAttention
-from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid, unpatchify
+from ..nn.embeddings import MLPEmbedding, PatchEmbedding, TimeEmbedding, token_grid
+from ..nn.final import finished
 from ..nn.linear import Linear, name_linears
 from ..nn.mlp import MixFFN
-from ..nn.modulation import TableModulation, modulate
+from ..nn.modulation import TableModulation
 from ..nn.norms import LayerNorm, RMSNorm
-from ..nn.picture import PictureAttention, PictureCross, PictureMixer, initialise_crossed
+from ..nn.picture import PictureAttention, PictureCross, PictureMixer, Tabled, initialise_crossed
 from ..nn.positions import sincos_2d
 from ..nn.projections import AttentionShape
 from . import Family
@@ -118,37 +119,25 @@ class Sana(Network):
         return {"text": Stream(words.to(dtype), keep=text.keep, update=False)}
 
     def head(self, state: State, call: Call | None) -> dict[str, Tensor]:
-        shift, scale = self.final_modulation(state.cond["c"][:, None])
-        tokens = self.final(modulate(self.final_norm(state["image"]), shift, scale), call)
-        grid = state.streams["image"].grid
-        assert grid is not None
-        return {"image": unpatchify(tokens, grid, self.config.patch)}
+        vectors = self.final_modulation(state.cond["c"][:, None])
+        return {"image": finished(state.streams["image"], self.final_norm, vectors, self.final, self.config.patch, call)}
 
 
-class SelfBranch(PictureAttention):
+class SelfBranch(Tabled, PictureAttention):
     def __init__(self, config: SanaConfig) -> None:
-        super().__init__()
-        self.norm, self.modulation = LayerNorm(config.width, config.eps), TableModulation(config.width, 3)
+        super().__init__(LayerNorm(config.width, config.eps), config.width)
         shape = AttentionShape(config.width, config.heads, config.qk_norm, bias=config.bias, norm="rms across", eps=1e-5)
         self.core = LinearAttention(shape, self.streams)
 
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shift, scale, gate = self.modulation(state.cond["t0"][:, :3])
-        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
-
-class MLPBranch(PictureMixer):
+class MLPBranch(Tabled, PictureMixer):
     core: MixFFN
+    vectors = slice(3, 6)
 
     def __init__(self, config: SanaConfig) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(config.width, config.eps) if config.affine else LayerNorm(config.width, config.eps)
-        self.modulation = TableModulation(config.width, 3)
+        norm = nn.LayerNorm if config.affine else LayerNorm
+        super().__init__(norm(config.width, config.eps), config.width)
         self.core = MixFFN(config.width, config.hidden)
-
-    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shift, scale, gate = self.modulation(state.cond["t0"][:, 3:])
-        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
         grid = state.streams["image"].grid

@@ -121,8 +121,9 @@ class UniDiffuser(Network):
         image, clip, text = (streams[name] for name in self.inputs)
         if text.x.shape[1] != self.config.words:
             raise UsageError(f"the caption has {text.x.shape[1]} tokens", f"always {self.config.words}, padding and all")
-        if text.t is None:
-            raise UsageError("the text stream has no noise level t", "0 where it is given, 1 where it says nothing")
+        if text.t is None or text.t.ndim != 1:
+            lacking = "no noise level t" if text.t is None else f"a noise level of the shape {tuple(text.t.shape)}"
+            raise UsageError(f"the text stream has {lacking}", "(B,): 0 where it is given, 1 where it says nothing")
         if clip.t is not None and not torch.equal(clip.t, self.level(streams)):
             raise UsageError("the clip stream has another noise level than the image", "they share one")
         return image, clip, text

@@ -9,24 +9,29 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from .call import Call, Core, Session, Site
+from .errors import UnknownNameError
 from .state import Pair, State, Stream
 
 
 @dataclass(frozen=True)
 class Units:
-    """Independent parts of a site (heads, hidden channels) and the parameters they own.
+    """Parts of a site (heads, hidden channels) and the parameters they own.
 
     count: how many.   slices: parameter name -> (dimension, entries per unit); unit i owns `[i * n, (i + 1) * n)` of that dimension.
     whole: of each unit, the names of the parameters that are its alone (experts have some); () = none.
+    coupled: what a unit gives depends on the others (a norm over all heads, a router's softmax over all experts), so that cutting one
+    changes the rest. Otherwise each gives the same whatever the others hold, bit for bit.
     """
 
     kind: str
     count: int
     slices: Mapping[str, tuple[int, int]]
     whole: tuple[tuple[str, ...], ...] = ()
+    coupled: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,13 @@ class Branch(nn.Module):
     A subclass implements `prepare` (norm and modulation, giving the core's inputs and the gates) and `compute` (the core).
     `reads` names an earlier branch of its group whose core inputs and gates `prepare` also finds, as `state.cond["<branch>.<stream>"]` and
     `state.cond["<branch>.<stream>.gate"]`: one modulation then feeds several cores (FLUX's singles, a layout beside an image's attention).
+    `recalls`: it reads or takes up the skip remembered last; others are shown none.
     """
 
     name = "branch"
     streams: tuple[str, ...] = ()
     reads: str = ""
+    recalls = False
 
     def prepare(self, state: State, call: Call | None) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Core inputs and gates by stream; a stream without a gate adds its delta unscaled."""
@@ -64,7 +71,7 @@ class Branch(nn.Module):
         raise NotImplementedError
 
     def aux(self, inputs: Mapping[str, Tensor], state: State, call: Call | None) -> Mapping[str, Tensor]:
-        """Auxiliary losses (a router's balance, say) of the core's inputs, added to the State."""
+        """Auxiliary losses (a router's balance, say) of the core's inputs, added to the State; asked for where gradients are recorded."""
         return {}
 
     def carry(self, state: State, call: Call | None) -> State:
@@ -95,8 +102,9 @@ class Branch(nn.Module):
             for session in call.hooked("branch", site.block):
                 compute = partial(_hooked, session, site, state, compute, call)
         out = compute(inputs)
+        losses = self.aux(inputs, state, call) if torch.is_grad_enabled() else {}
         lent = {**inputs, **{f"{n}.gate": gate for n, gate in gates.items()}}
-        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, self.aux(inputs, state, call), lent
+        return {n: gates[n] * x if n in gates else x for n, x in out.items()}, out, losses, lent
 
 
 # A compiled block that knew its own index would be compiled once per index: nothing but a Call asks for it, and `Network.run` puts it
@@ -118,6 +126,7 @@ class Block(nn.Module):
         self.lending = frozenset(b.reads for b in members if b.reads)
         self.closing = frozenset(b.name for b in members if type(b).close is not Branch.close)
         self.carrying = frozenset(b.name for b in members if type(b).carry is not Branch.carry)
+        self.recalls = any(b.recalls for b in members)
 
     def forward(self, state: State, call: Call | None = None) -> State:
         if call is not None:
@@ -147,7 +156,7 @@ class Block(nn.Module):
                     tokens[stream] = tokens[stream] + delta
             losses |= {f"{name}.{k}": v for k, v in aux.items()}
             if call is not None and call.taps:
-                feats |= {f"{name}.{s}": x for s, x in raw.items() if f"{site}.{s}" in call.taps}
+                feats |= {f"{name}.{s}": raw[s] for s in _tapped(call, site, raw)}
         if self.closing:
             for name in (n for n in names if n in self.closing):
                 branch = self.get_submodule(name)
@@ -165,9 +174,13 @@ class Block(nn.Module):
 
 
 class Rewire(nn.Module):
-    """A program item that moves tokens or streams: push / merge a skip, resample, gather / scatter, attach / detach."""
+    """A program item that moves tokens or streams: push / merge a skip, resample, gather / scatter, attach / detach.
+
+    `recalls`: it is shown the skip remembered last.
+    """
 
     index = 0
+    recalls = True
 
     def forward(self, state: State, call: Call | None = None) -> State:
         raise NotImplementedError
@@ -175,6 +188,15 @@ class Rewire(nn.Module):
     def describe(self, prefix: str) -> tuple[SiteInfo, ...]:
         """Its sites: one per part that owns parameters; the default has none."""
         return ()
+
+
+def _tapped(call: Call, site: Site, raw: Mapping[str, Tensor]) -> list[str]:
+    """The streams of a branch's output whose features are asked for. Raises `UnknownNameError` where it has no such stream."""
+    asked = [tap.removeprefix(f"{site}.") for tap in sorted(call.taps) if tap.startswith(f"{site}.")]
+    for stream in asked:
+        if stream not in raw:
+            raise UnknownNameError("tap", f"{site}.{stream}", (f"{site}.{s}" for s in raw))
+    return asked
 
 
 def _hooked(session: Session, site: Site, state: State, inner: Core, call: Call, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

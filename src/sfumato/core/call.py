@@ -23,6 +23,7 @@ Hook = str
 ByStream = Mapping[str, Tensor]
 Core = Callable[[ByStream], ByStream]
 HOOKS: tuple[Hook, ...] = ("branch", "attention", "tokens", "blocks", "outputs", "latents")
+ITEM_HOOKS: frozenset[Hook] = frozenset({"branch", "attention", "tokens"})  # those inside a block
 
 
 @dataclass(frozen=True, order=True)
@@ -39,10 +40,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Where a policy acts. blocks: indices, None = all.   hooks: which kinds.   reads, writes: what it takes and alters
-    ("attention", "tokens", "branch", ...).   requires: capabilities of the network ("softmax", "joint", "probabilities").
-    gradients: whether it may run while gradients are recorded (caches may not).   observes: it looks and changes nothing, not a bit;
-    lanes that only observers watch are still evaluated as one batch, as without them.
+    """Where a policy acts. blocks: indices of program items (`Network.blocks`) that are blocks, None = all of these.   hooks: which kinds.
+    reads, writes: what it takes and alters ("attention", "tokens", "branch", ...).   requires: capabilities of the network ("softmax",
+    "joint", "probabilities").   gradients: whether it may run while gradients are recorded (caches may not).   observes: it looks and
+    changes nothing, not a bit; lanes that only observers watch are still evaluated as one batch, as without them.
     """
 
     hooks: frozenset[Hook]
@@ -53,7 +54,7 @@ class Footprint:
     observes: bool = False
 
     def covers(self, block: int) -> bool:
-        return bool(self.hooks & {"branch", "attention", "tokens"}) and (self.blocks is None or block in self.blocks)
+        return bool(self.hooks & ITEM_HOOKS) and (self.blocks is None or block in self.blocks)
 
 
 class Session:
@@ -115,7 +116,8 @@ class Adapter(Protocol):
 class Call:
     """One evaluation. sessions: outermost first.   adapters: by Linear name.   lane: which named evaluation.
     step: index in the run.   t: noise level of the rows (B,), for parts that depend on it.   rows: request ids.
-    noise: random tensors drawn beforehand, by purpose.   taps: site names whose branch outputs are returned in `Out.feats`.
+    noise: random tensors drawn beforehand, by purpose.   taps: branches of blocks, each with a stream ("blocks.2.mlp.image"), whose outputs
+    are returned in `Out.feats`.
     together: where lanes run as one batch, the rows of each; `lane` then names all of them.   owners: where tokens of all rows stand in
     one, as before an expert, the row of each token (A,) and how many rows there are.
     """
@@ -134,6 +136,11 @@ class Call:
     def rows_of(self, lane: str) -> slice | None:
         """The rows of this batch that are `lane`'s; None when that lane is not evaluated here."""
         return self.together.get(lane, slice(None) if lane == self.lane else None)
+
+    @property
+    def acts(self) -> bool:
+        """Whether an adapter or a policy may change anything: what was computed without a Call (`Conditions.ready`) then does not hold."""
+        return bool(self.adapters) or not all(s.footprint.observes for s in self.sessions)
 
     def touches(self, block: int) -> bool:
         """Whether anything in this Call acts inside program item `block`."""

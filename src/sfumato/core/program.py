@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .blocks import Block, Rewire, SiteInfo
-from .call import Acting, Call, Session, Site, check_policies
+from .call import ITEM_HOOKS, Acting, Call, Session, Site, check_policies
 from .conditions import Conditions, Ready
-from .errors import UsageError
+from .errors import ConflictError, UnknownNameError, UsageError
 from .state import Out, State, Stream
 
 if TYPE_CHECKING:
@@ -64,10 +64,14 @@ class Network(nn.Module):
     def prepare(self, cond: Conditions) -> Conditions:
         """`cond` with all that is the same at every step computed once: `words`, and the keys and values of those that no block changes.
 
-        For evaluations without policies and adapters, which could act on either; a network with doors, which could too, gives `cond` back.
+        Evaluations under policies and adapters, which could act on either, do not use it; a network with doors, which could too, gives
+        `cond` back, and so does one whose weights are sharded, which come together in a forward alone.
         """
+        # A DTensor is known by what it can do: its module is slow to import, and needless to whoever shards nothing.
+        if self.doors or any(hasattr(p, "full_tensor") for p in self.parameters()):
+            return cond
         words = self.words(cond, None)
-        if not words or self.doors:
+        if not words:
             return cond
         fixed = {name: stream for name, stream in words.items() if not stream.update}
         pairs = {
@@ -82,10 +86,12 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def level(self, streams: Mapping[str, Stream]) -> Tensor:
-        """The noise level t of the image stream. Raises `UsageError` when it has none."""
+        """The noise level t (B,) of the image stream. Raises `UsageError` when it has none, or one for each token."""
         t = streams["image"].t
         if t is None:
             raise UsageError("the image stream has no noise level t")
+        if t.ndim != 1:
+            raise UsageError(f"the image stream's noise level has the shape {tuple(t.shape)}", "(B,), one for each row")
         return t
 
     def refuse_strangers(self, streams: Mapping[str, Stream]) -> None:
@@ -102,6 +108,8 @@ class Network(nn.Module):
     def start(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> State:
         """The State that enters the program. Raises `UsageError` on a missing slot and on one that nothing here reads."""
         self._check_slots(cond)
+        if cond.ready is not None and call is not None and call.acts:
+            cond = replace(cond, ready=None)
         ready = {} if cond.ready is None else cond.ready.stored
         state = State(self.embed(streams, cond, call), self.condition(streams, cond, call), ready=ready)
         for door in self.doors.values():
@@ -123,6 +131,9 @@ class Network(nn.Module):
         state = _bare(state)
         for index in range(a, b):
             item = self.blocks[index]
+            skips = state.skips
+            shown = skips[-1:] if getattr(item, "recalls", True) else ()
+            state = replace(state, skips=shown)
             touched = call if call is not None and call.touches(index) else None
             # `_call_impl` is `__call__` with its hooks (FSDP's among them) but without the compiled code.
             step: Callable[[State, Call | None], State] = item if touched is None else item._call_impl
@@ -132,6 +143,7 @@ class Network(nn.Module):
                 state = checkpoint(step, state, touched, use_reentrant=False)
             else:
                 state = step(state, touched)
+            state = replace(state, skips=(*skips[: len(skips) - len(shown)], *state.skips))
             if state.feats or state.aux:
                 feats = {**feats, **{f"blocks.{index}.{n}": x for n, x in state.feats.items()}}
                 aux = {**aux, **{f"blocks.{index}.{n}": x for n, x in state.aux.items()}}
@@ -139,8 +151,9 @@ class Network(nn.Module):
         return replace(state, feats=feats, aux=aux, ready=ready, stored={}) if feats or aux or ready else state
 
     def forward(self, streams: Mapping[str, Stream], cond: Conditions, call: Call | None = None) -> Out:
-        if call is not None and call.sessions:
+        if call is not None:
             self.admit(call.sessions, gradients=torch.is_grad_enabled())
+            self._check_taps(call.taps)
         state = self.start(streams, cond, call)
         state = self._whole(state, call)
         return Out(self.head(state, call), state.feats, state.aux)
@@ -176,12 +189,28 @@ class Network(nn.Module):
             item.compile(dynamic=False, backend=backend)
 
     def admit(self, policies: Iterable[Acting], gradients: bool = False) -> None:
-        """Refuse policies this network cannot carry (see `check_policies`). Every forward asks; asking before a run refuses sooner."""
+        """Refuse policies this network cannot carry (see `check_policies`), and those that wait where no block is. Every forward asks;
+        asking before a run refuses sooner.
+        """
+        policies = tuple(policies)
         check_policies(policies, self.capabilities, gradients)
+        blocks = [index for index, item in enumerate(self.blocks) if isinstance(item, Block)] if policies else []
+        for policy in policies:
+            if policy.footprint.hooks & ITEM_HOOKS and (lost := (policy.footprint.blocks or frozenset()).difference(blocks)):
+                hint = f"blocks are the items {', '.join(map(str, blocks))}"
+                raise ConflictError(f"{type(policy).__name__} acts on item {min(lost)}, which is no block", hint)
+
+    def _check_taps(self, taps: frozenset[str]) -> None:
+        if taps:
+            blocks = {i: item for i, item in enumerate(self.blocks) if isinstance(item, Block)}
+            sites = {str(Site(i, branch.name)): branch.streams for i, block in blocks.items() for branch in block.branches()}
+            for tap in sorted(taps):
+                if tap.rpartition(".")[0] not in sites:
+                    raise UnknownNameError("tap", tap, (f"{site}.{stream}" for site, streams in sites.items() for stream in streams))
 
 
 def _bare(state: State) -> State:
-    """Without features, losses and other items' keys: they would make every block's input look new to the compiler."""
+    """Without features, losses and other items' keys: they would make every block's input look new to the compiler, as skips would."""
     return replace(state, feats={}, aux={}, ready={}) if state.feats or state.aux or state.ready else state
 
 

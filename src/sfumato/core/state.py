@@ -24,7 +24,7 @@ class Stream:
 
     x: latents (B, C, h, w) or ids at a network's door, tokens (B, N, D) inside it.   role: which weights treat it; "" = its name.
     pos: (B | 1, N, A) coordinates for rotary positions.   grid: token rows and columns of a picture-like stream.
-    t: noise level, (B,) or per token (B, N).   keep: (B, N) True = a real token, False = padding.
+    t: noise level (B,).   keep: (B, N) True = a real token, False = padding.
     known: (B, N) True = given, not to be predicted.   update: False = read by others, never changed.
     cells: (B, N) which cells of the grid the tokens are, where some were left out; None = all of them, row by row.
     """
@@ -52,9 +52,9 @@ class Stream:
 class State:
     """All streams at one point of a program.
 
-    streams: by name, in joint-attention order.   skips: a stack of remembered streams, for long skips.
-    cond: conditioning by name, each (B, D) or per token (B, N, D); families choose their own names.
-    feats: tapped features by site name.   aux: auxiliary losses by name (scalars).
+    streams: by name, in joint-attention order.   skips: a stack of remembered streams, for long skips; an item sees the last one or none.
+    cond: conditioning by name, rows first; families choose their own names and shapes.
+    feats: tapped features by site name.   aux: auxiliary losses by name (scalars), where gradients are recorded.
     ready: keys and values computed before the first step, by program item and branch; stored: those of the item that is running.
     """
 

@@ -64,7 +64,10 @@ class JointAttention(nn.Module):
         """Heads and what they own, under the parameter names that begin with `prefix`; a head owns its part of every role's."""
         roles = {role: self._of(role) for role in self.projections}
         owned = [own.slices(f"{prefix}.projections.{role}") for role, own in roles.items()]
-        return Units("heads", next(iter(roles.values())).shape.groups, dict(ChainMap(*owned)))
+        first = next(iter(roles.values()))
+        # Reduced keys pass a norm over all of them.
+        coupled = first.shape.coupled or first.reduce is not None
+        return Units("heads", first.shape.groups, dict(ChainMap(*owned)), coupled=coupled)
 
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` attend to one another."""
@@ -114,7 +117,7 @@ class CrossAttention(nn.Module):
             for name, parameter in self.named_parameters()
             if name.split(".")[0] in (parts if self.shape.norm == "rms" else (*parts, "q_norm", "k_norm"))
         }
-        return Units("heads", self.shape.groups, owned | {f"{prefix}.out.weight": (1, each)})
+        return Units("heads", self.shape.groups, owned | {f"{prefix}.out.weight": (1, each)}, coupled=self.shape.coupled)
 
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` read the source."""
@@ -168,7 +171,7 @@ class PrefixAttention(nn.Module):
         shape = self.own.shape
         source = {n: p for n, p in self.named_parameters() if n.split(".")[0] != "own"}
         owned = {f"{prefix}.{n}": (0, len(p) // shape.groups) for n, p in source.items() if shape.norm != "rms" or "norm" not in n}
-        return Units("heads", shape.groups, self.own.slices(f"{prefix}.own") | owned)
+        return Units("heads", shape.groups, self.own.slices(f"{prefix}.own") | owned, coupled=shape.coupled)
 
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row."""

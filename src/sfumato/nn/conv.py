@@ -18,8 +18,7 @@ from ..core.state import State, Stream
 from .grids import plane, tokens
 from .linear import Linear
 from .norms import GroupNorm
-
-PICTURE = ("image",)
+from .picture import PICTURE
 
 
 def halved(x: Tensor) -> Tensor:
@@ -53,7 +52,7 @@ class Residual(Branch):
         resample: Literal["", "down", "up"] = "",
     ) -> None:
         super().__init__()
-        self.resample = resample
+        self.resample, self.recalls = resample, resample == "up"
         self.norm, self.conv = GroupNorm(groups, width_in, eps), nn.Conv2d(width_in, width, 3, padding=1)
         self.shift = Linear(width_c, width, "modulation")
         self.scale = Linear(width_c, width, "modulation") if scale_shift else None
@@ -131,15 +130,14 @@ class FusedConv(Branch):
         return {"image": self.out(hidden * excited[:, None], call)}
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
-        """Units are the norm's groups. Squeeze and excitation act once a row, so they are not counted."""
+        """Units are the norm's groups, coupled by squeeze and excitation, which act once a row and are not counted."""
         width, hidden, count = self.conv.in_channels, self.conv.out_channels, self.norm.num_groups
         whole = [f"{prefix}.{part}.{kind}" for part in ("conv", "shift", "norm", "excite") for kind in ("weight", "bias")]
         columns = [f"{prefix}.{part}.weight" for part in ("squeeze", "out")]
         owned = dict.fromkeys(whole, (0, hidden // count)) | dict.fromkeys(columns, (1, hidden // count))
         parameters = super().describe(site, prefix).parameters
-        return SiteInfo(
-            site, self.streams, parameters, (Units("groups", count, owned),), lambda tokens: tokens["image"] * 10 * width * hidden
-        )
+        units = Units("groups", count, owned, coupled=True)
+        return SiteInfo(site, self.streams, parameters, (units,), lambda tokens: tokens["image"] * 10 * width * hidden)
 
 
 class Resize(Rewire):

@@ -8,6 +8,7 @@ Few heads: the state of a head is d x d, so fewer and wider heads know more at t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -65,7 +66,7 @@ class LocalLinearAttention(LinearAttention):
         if self.reads != "x":
             return units
         each = self.conv.out_channels // units.count
-        return Units(units.kind, units.count, {**units.slices, f"{prefix}.conv.weight": (0, each), f"{prefix}.conv.bias": (0, each)})
+        return replace(units, slices={**units.slices, f"{prefix}.conv.weight": (0, each), f"{prefix}.conv.bias": (0, each)})
 
     def cost(self, tokens: Mapping[str, int], streams: tuple[str, ...]) -> int:
         """Multiply-adds a row where `streams` attend to one another."""

@@ -72,7 +72,7 @@ class MixtureOfExperts(nn.Module):
 
     def units(self, prefix: str) -> Units:
         """The routed experts and what they own, under the parameter names that begin with `prefix`."""
-        return Units("experts", len(self.experts), {f"{prefix}.router.weight": (0, 1)}, self.experts.whole(f"{prefix}.experts"))
+        return Units("experts", len(self.experts), {f"{prefix}.router.weight": (0, 1)}, self.experts.whole(f"{prefix}.experts"), True)
 
     def route(self, x: Tensor, call: Call | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Of tokens (..., D): p of every expert (..., count) in fp32, and p and number of those chosen, both (..., active)."""

@@ -17,7 +17,8 @@ from .attention import CrossAttention, JointAttention, PrefixAttention
 from .expert_choice import ExpertChoice
 from .linear import Linear
 from .mlp import GLU, MLP, MixFFN
-from .modulation import Modulation, modulate
+from .modulation import Modulation, TableModulation, modulate
+from .projections import at_once
 
 PICTURE: tuple[str, ...] = ("image",)
 
@@ -81,12 +82,12 @@ class PictureMixer(Branch):
 
 
 class PictureMLP(PictureMixer):
-    """`core` treats each token by itself."""
+    """`core` treats each token by itself; experts that choose do so among the tokens of all `streams`."""
 
     core: MLP | GLU | ExpertChoice
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {n: self.core(x, call) for n, x in inputs.items()}
+        return at_once(inputs, lambda x: self.core(x, call))
 
 
 class PlainAttention(Attending):
@@ -133,6 +134,22 @@ class ModulatedMLP(PictureMLP):
 
     def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return _modulated(self.norm, self.modulation, state, call)
+
+
+class Tabled(Branch):
+    """x += gate * core(mod(norm(x))), shift, scale and gate being rows of a table of the branch's own added to what all blocks share,
+    `State.cond["t0"]` (B, 6, D), `vectors` of them (PixArt; Chen et al., arXiv 2310.00426, "adaLN-single").
+    """
+
+    vectors = slice(0, 3)
+
+    def __init__(self, norm: nn.Module, width: int) -> None:
+        super().__init__()
+        self.norm, self.modulation = norm, TableModulation(width, 3)
+
+    def prepare(self, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        shift, scale, gate = self.modulation(state.cond["t0"][:, self.vectors])
+        return {"image": modulate(self.norm(state["image"]), shift, scale)}, {"image": gate}
 
 
 def _modulated(norm: nn.Module, modulation: Modulation, state: State, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -54,6 +54,11 @@ class AttentionShape:
         return self.groups * self.width // self.heads
 
     @property
+    def coupled(self) -> bool:
+        """Whether a norm reads all heads at once, see `Units`."""
+        return self.qk_norm and self.norm != "rms"
+
+    @property
     def width_in(self) -> int:
         """Of the tokens that queries come from."""
         return self.outer or self.width
@@ -164,6 +169,14 @@ class Projections(nn.Module):
 
 
 Weights = TypeVar("Weights", bound=nn.Module)
+
+
+def at_once(inputs: Mapping[str, Tensor], compute: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """`compute` of every stream's tokens (B, N, D), all as one product."""
+    if len(inputs) == 1:
+        return {n: compute(x) for n, x in inputs.items()}
+    y = compute(torch.cat(list(inputs.values()), dim=1))
+    return dict(zip(inputs, y.split([x.shape[1] for x in inputs.values()], dim=1), strict=True))
 
 
 def by_weights(

@@ -16,10 +16,13 @@ from ..core.call import Call, Site
 from ..core.state import State, Stream
 from .linear import Linear
 from .positions import grid_coordinates
+from .projections import at_once
 
 
 class Push(Rewire):
     """Remember the named streams, all without names, for the next item that takes them up: last in, first out."""
+
+    recalls = False
 
     def __init__(self, *streams: str) -> None:
         super().__init__()
@@ -50,7 +53,8 @@ class Merge(Rewire):
 
     def forward(self, state: State, call: Call | None = None) -> State:
         state, skip = state.pop()
-        return state.with_x({n: self.norm(self.linear(torch.cat([state[n], s.x], dim=-1), call)) for n, s in skip.items()})
+        pairs = {n: torch.cat([state[n], s.x], dim=-1) for n, s in skip.items()}
+        return state.with_x(at_once(pairs, lambda x: self.norm(self.linear(x, call))))
 
     def describe(self, prefix: str) -> tuple[SiteInfo, ...]:
         width = self.linear.out_features

@@ -17,11 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .positions import Rotary, rotary_rates
+
+Number = TypeVar("Number", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,8 @@ def magnitude(scale: float) -> float:
     return 0.1 * math.log(max(scale, 1.0)) + 1.0
 
 
-def proportional(tokens: int, trained: int) -> float:
+def proportional(tokens: Number, trained: Number) -> Number:
     """Lumina's factor of the queries: sqrt(log N / log N_trained), which keeps the entropy of attention over N tokens."""
-    return math.sqrt(math.log(tokens) / math.log(trained))
+    log: Any = torch.log if isinstance(tokens, Tensor) else math.log
+    factor: Number = (log(tokens) / log(trained)) ** 0.5
+    return factor

@@ -20,6 +20,7 @@ from .attention import GatedAttention, JointAttention
 from .mlp import SwiGLU
 from .modulation import Modulation
 from .norms import RMSNorm
+from .projections import at_once
 
 
 class Sandwich(Branch):
@@ -69,7 +70,7 @@ class SandwichMLP(Sandwich):
         self.core = core
 
     def compute(self, inputs: Mapping[str, Tensor], state: State, site: Site, call: Call | None) -> dict[str, Tensor]:
-        return {n: self.after(self.core(x, call)) for n, x in inputs.items()}
+        return at_once(inputs, lambda x: self.after(self.core(x, call)))
 
     def describe(self, site: Site, prefix: str) -> SiteInfo:
         info = super().describe(site, prefix)

@@ -45,6 +45,7 @@ class Leave(Branch):
 
     name = "stack"
     streams = PICTURE
+    recalls = True
 
     def __init__(self, width: int) -> None:
         super().__init__()

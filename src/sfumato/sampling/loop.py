@@ -36,11 +36,11 @@ class Batched:
     """A run's conditions, put into one batch and prepared once for all steps; by the lanes that run together."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, ...], tuple[Sequence[Conditions], Conditions]] = {}
+        self._made: dict[tuple[bool, tuple[int, ...]], tuple[Sequence[Conditions], Conditions]] = {}
 
     def of(self, denoiser: Denoiser, conds: Sequence[Conditions], plain: bool) -> Conditions:
         """`conds` as one batch. `plain`: neither a policy nor an adapter acts, so what no step changes is computed now."""
-        key = tuple(map(id, conds))
+        key = (plain, tuple(map(id, conds)))
         if key not in self._made:
             batch = concatenate(conds)
             # The parts are kept with it, so that no other object can take their place under the same id.
@@ -81,7 +81,7 @@ def _together(denoiser: Denoiser, calls: Mapping[str, NetCall], batched: Batched
     ends = list(accumulate(len(i.x) for i in images))
     rows = {lane: slice(end - len(i.x), end) for lane, i, end in zip(calls, images, ends, strict=True)}
     call = replace(members[0].call, lane="+".join(calls), t=t, together=rows)
-    cond = batched.of(denoiser, [c.cond for c in members], plain=not (call.sessions or call.adapters))
+    cond = batched.of(denoiser, [c.cond for c in members], plain=not call.acts)
     out = denoiser.out(x, t, cond, call)
     parts = {name: pred.split([len(i.x) for i in images]) for name, pred in out.pred.items()}
     return {lane: Out({name: part[i] for name, part in parts.items()}, {}, out.aux) for i, lane in enumerate(calls)}

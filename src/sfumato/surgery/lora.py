@@ -200,8 +200,9 @@ def fresh(
 ) -> Lora:
     """A LoRA to train on the Linears of these roles: A uniform as PEFT draws it, B zero, so that it starts as no change at all.
 
-    Raises `ConfigError` for a rank below 1, `UnknownNameError` for a role that no Linear of `net` has.
+    Raises `ConfigError` for a rank below 1, `UnknownNameError` for a role that no Linear of `net` has, `UsageError` for a packed network.
     """
+    refuse_packed(net, "trained with a LoRA")
     if rank < 1:
         raise ConfigError(f"rank is {rank}", "at least 1; 4 to 64 are common")
     linears = linears_of(net)

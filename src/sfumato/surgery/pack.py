@@ -47,6 +47,8 @@ class Packed(Linear):
 
     def _product(self, x: Tensor, activation: Activation | None = None) -> Tensor:
         attribute, algorithm = _ONEDNN[activation]
+        if torch.is_autocast_enabled("cpu"):  # the weights have their type already; the tokens follow it
+            x = x.to(self.weight.dtype)
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, attribute, [], algorithm)
         return y
 

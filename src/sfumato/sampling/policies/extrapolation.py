@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from ...core.attention import Attend, Heads
@@ -87,15 +88,20 @@ class Extrapolating(Session):
     def attention(self, site: Site, heads: Mapping[str, Heads], attend: Attend, call: Call) -> Mapping[str, Tensor]:
         # Keys without positions (a text that is attended by a softmax of its own) are as many as ever.
         turning = {n: h for n, h in heads.items() if h.pos is not None}
-        factor = self._factor({n: h.k.shape[2] for n, h in turning.items()}, heads["image"].grid) if "image" in turning else 1.0
-        return attend({**heads, **{n: replace(h, k=h.k * factor) for n, h in turning.items()}}, None)
+        factor = self._factor(turning) if "image" in turning else 1.0
+        return attend({**heads, **{n: replace(h, k=(h.k * factor).to(h.k.dtype)) for n, h in turning.items()}}, None)
 
-    def _factor(self, keys: Mapping[str, int], grid: tuple[int, ...] | None) -> float:
-        """What logits are multiplied by; at least 1 where smaller pictures are left alone."""
-        config, picture = self.config, keys["image"]
+    def _factor(self, heads: Mapping[str, Heads]) -> float | Tensor:
+        """What logits are multiplied by, a number or one for each row (B, 1, 1, 1); at least 1 where smaller pictures are left alone."""
+        config, image = self.config, heads["image"]
         if config.sharpen == "magnitude":
-            longest = max(grid or (1,)) if config.apart else math.sqrt(picture)
+            longest = max(image.grid or (1,)) if config.apart else math.sqrt(image.k.shape[2])
             return magnitude(longest / config.trained) ** 2
-        others = sum(keys.values()) - picture
-        factor = proportional(picture + others, config.trained**2 + others)
-        return max(factor, 1.0) if config.smaller == "left" else factor
+        others = sum((_keys(h) for n, h in heads.items() if n != "image"), torch.zeros(1, device=image.k.device))
+        factor = proportional(_keys(image) + others, config.trained**2 + others)
+        return (factor.clamp(min=1.0) if config.smaller == "left" else factor)[:, None, None, None]
+
+
+def _keys(heads: Heads) -> Tensor:
+    """How many there are, (B | 1,). Padding is none: a row's own are the same beside a longer neighbour."""
+    return torch.full((1,), float(heads.k.shape[2]), device=heads.k.device) if heads.keep is None else heads.keep.sum(1).float()
