@@ -13,7 +13,7 @@ from sfumato.cli.evaluate import Evaluate
 from sfumato.core.errors import SfumatoError
 from sfumato.core.files import sha256
 from sfumato.evaluate.judge import Judge
-from sfumato.pipelines import TextToImage
+from sfumato.pipelines import TextToImage, load
 
 from ..evaluate.suites.conftest import judge_of
 from .conftest import Cli, Ran
@@ -70,6 +70,19 @@ def test_what_cannot_be_drawn_is_said_before_anything_is(
     monkeypatch.setattr(TextToImage, "__call__", never)
     ran = own("--out", "a", *words)
     assert ran.code in (1, 2) and said in ran.err and "Traceback" not in ran.err and not Path("a").exists(), ran.err
+
+
+@pytest.mark.parametrize("side", ["model", "--against"])
+def test_a_model_of_another_size_is_refused_before_anything_is_drawn(
+    own: Callable[..., Ran], cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    wide = load(model).save("wide")
+    facts = json.loads((wide / "sfumato.json").read_text())
+    facts["defaults"]["size"] = [32, 48]
+    (wide / "sfumato.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(TextToImage, "__call__", lambda *_, **__: pytest.fail("something was drawn"))
+    ran = cli("evaluate", "wide", "--prompts", "p.txt", "--out", "a") if side == "model" else own("--against", "wide", "--out", "a")
+    assert ran.code == 2 and "wide draws 48x32, and the judge looks at 32x32" in ran.err and not Path("a").exists(), ran.err
 
 
 def test_changes_replace_and_keep(made: Callable[..., Path]) -> None:

@@ -95,7 +95,7 @@ class Evaluate(Steering):
         for line in asked.bad_lines:
             note(f"{self.prompts}, line {line.number} is left out: {line.reason}")
         if second is not None:
-            second._open()  # what the second model cannot draw is said before the first has drawn for hours
+            second._open(asked.size)  # what the second model cannot draw is said before the first has drawn for hours
         seen, out = self._examine(self.out, asked)
         models = [seen]
         if second is not None:
@@ -136,17 +136,22 @@ class Evaluate(Steering):
             parse(side.lora)
         return sides[1] if len(sides) > 1 else None
 
-    def _open(self) -> tuple[TextToImage, tuple[Lora, ...]]:
-        """The model and its LoRAs, loaded. Raises what its drawing would."""
+    def _open(self, size: int) -> tuple[TextToImage, tuple[Lora, ...]]:
+        """The model and its LoRAs, loaded. Raises what its drawing would, and `UsageError` where it draws another `size` than is judged."""
+        from ..pipelines.settings import by
+
         pipe = load_pipeline(self.model, pick_device(self.device), self.dtype)
-        pipe.settle(**given(self.settings()))
+        drawn = pipe.settle(**given(self.settings())).size
+        if drawn != (size, size):
+            hint = "a model of that size, or --judge FOLDER with one trained at the model's size"
+            raise UsageError(f"{self.model} draws {by(drawn)}, and the judge looks at {size}x{size}", hint)
         return pipe.pack() if self.pack else pipe, load(parse(self.lora), pipe, self.lora_partial)
 
     def _examine(self, out: Path | None, asked: Asked) -> tuple[dict[str, Any], Path]:
         """What was seen, by part, and the folder of the pictures. The model is let go when it is done."""
         from ..evaluate.suites.sitting import Sitting
 
-        pipe, adapted = self._open()
+        pipe, adapted = self._open(asked.size)
         say(adapted)
         name, options, told = pipe.identity["name"], dict(given(self.settings())), self.told()
         steps, guidance = (options.pop(option, getattr(pipe.defaults, option)) for option in ("steps", "guidance"))

@@ -80,9 +80,10 @@ class DrawingsPart:
 
 @dataclass(frozen=True)
 class Asked:
-    """The parts in their order, and the lines of a prompt file that are none."""
+    """The parts in their order, the side of the pictures that are judged, and the lines of a prompt file that are none."""
 
     parts: Sequence[Part]
+    size: int
     bad_lines: Sequence[BadLine] = ()
 
 
@@ -105,7 +106,7 @@ def ask(options: Evaluate, suites: Sequence[str], judge: Judge) -> Asked:
         parts.append(Bias.prepare(source, judge, count, options.seed, EACH if options.each is None else options.each))
     if "words" in suites:
         parts.append(Words.prepare(source, judge, options.seed, 1 if options.each is None else options.each))
-    return Asked(parts)
+    return Asked(parts, judge.config.size)
 
 
 def _own_prompts(options: Evaluate, file: str, judge: Judge) -> Asked:
@@ -113,4 +114,4 @@ def _own_prompts(options: Evaluate, file: str, judge: Judge) -> Asked:
     good, bad = read_lines(numbered, json_lines, judge)
     stated = any(line.facts is not None for line in good)
     each = 1 if options.each is None else options.each
-    return Asked([Prompts(name, good, bad, judge, witness_of(judge) if stated else None, each)], bad)
+    return Asked([Prompts(name, good, bad, judge, witness_of(judge) if stated else None, each)], judge.config.size, bad)
