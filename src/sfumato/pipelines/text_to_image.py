@@ -86,6 +86,14 @@ class TextToImage:
         return self.codec.factor * int(getattr(getattr(self.denoiser.net, "config", None), "patch", 1))
 
     @property
+    def fixed_tokens(self) -> int | None:
+        """Tokens that the network reads of every prompt, where they are always as many; None: as many as the prompt has."""
+        return None
+
+    def check_start(self) -> None:
+        """Raise `UsageError` where latents alone are nothing to go on from."""
+
+    @property
     def told_guidance(self) -> bool:
         """Whether the network was distilled to follow a guidance that it is told (slot "guidance"): it then needs no second lane."""
         return "guidance" in self.denoiser.net.slots
