@@ -42,6 +42,8 @@ ARMS: Mapping[str, Arm] = {
     "adamw": Arm(SHAPE, changes={"name": "adamw"}),
     "half the rates": Arm(SHAPE, changes={"lr": 5e-4, "muon_lr": 1e-3}),
     "twice the rates": Arm(SHAPE, changes={"lr": 2e-3, "muon_lr": 4e-3}),
+    "four times the rates": Arm(SHAPE, changes={"lr": 4e-3, "muon_lr": 8e-3}),
+    "ten times the rates": Arm(SHAPE, changes={"lr": 1e-2, "muon_lr": 2e-2}),
 }
 TRIAL = Trial(images=19_200, batch=96, ema=0.98, pictures=160, steps=(20,))
 SIZE = 64

@@ -51,7 +51,9 @@ def drawings_section(side: Sequence[Examined], comparison: Comparison | None) ->
     parts = [f"<h2>{escape(reports[0].kind_title())}</h2>", _scores(reports)]
     parts += warnings({report.model: report.remarks() for report in reports})
     parts.append(
-        '<p class="quiet">95% intervals in brackets, ± standard error. Distances: lower is nearer; precision to coverage: higher is '
+        '<p class="quiet">95% intervals in brackets, ± standard error '
+        "(of the kernel distance: deviation over subsets). "
+        "Distances: lower is nearer; precision to coverage: higher is "
         "better; beside real drawings stands what real drawings of other concepts reach. The last column is how often the judge itself is "
         f"right on drawings it never saw: no score can be surer than that. Distances are "
         f"in the features of {escape(reports[0].features)}.</p>"

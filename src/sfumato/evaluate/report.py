@@ -131,7 +131,8 @@ class Report:
         """The scores as a rich table for the terminal."""
         from rich.table import Table
 
-        caption = "95% intervals, ± standard error; distances: lower is nearer, 'real' = real to other real drawings"
+        doubt = "95% intervals, ± standard error (of the kernel distance: deviation over subsets)"
+        caption = f"{doubt}; distances: lower is nearer, 'real' = real to other real drawings"
         table = Table(title=self.title(), caption="\n".join([caption, *self.remarks()]))
         for heading, justify in zip(HEADINGS, ("left", "right", "right", "right"), strict=True):
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]

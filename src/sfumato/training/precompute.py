@@ -55,7 +55,7 @@ def encoded_captions(
     if languages:
         captions = [own + more for own, more in zip(captions, captions_in(source, languages), strict=True)]
     distinct = sorted({text for row in captions for text in row})
-    path = cache / f"captions-{_digest(encoder.name, distinct)}.safetensors"
+    path = cache / f"captions-{_digest(encoder.name, encoder.max_tokens, distinct)}.safetensors"
     if not path.is_file():
         table = encode_captions(distinct, encoder, batch)
         assert table.pooled is not None
@@ -103,7 +103,8 @@ def _pictures_key(source: Source, codec: Autoencoder) -> str:
     for name, tensor in sorted(codec.state_dict().items()):
         if "decoder" not in name:
             weights.update(name.encode() + tensor.float().cpu().numpy().tobytes())
-    return _digest(list(source.column("id")), source.size, dict(codec.autoencoder.config), weights.hexdigest())
+    drawn = hashlib.sha256(b"".join(hashlib.sha256(source.encoded(i)).digest() for i in range(len(source))))
+    return _digest(drawn.hexdigest(), source.background, source.size, dict(codec.autoencoder.config), weights.hexdigest())
 
 
 def _digest(*content: Any) -> str:

@@ -188,7 +188,7 @@ def feed(sources: Sequence[Source], pipe: TextToImage, recipe: ModelRecipe, cach
     if small.steps:
         latents = [encoded_pictures(one.at(small.size), pipe.codec, cache) for one in sources]
         smaller = [replace(whole, latents=half) for whole, half in zip(ready, latents, strict=True)]
-        batches = Staged(mixed(smaller, recipe, small.batch), small.steps, batches)
+        batches = Staged(mixed(smaller, recipe, small.batch), small.steps * recipe.train.accumulate, batches)
     return Sized(batches, pipe.codec.factor) if "sizes" in net.slots else batches
 
 
