@@ -123,16 +123,16 @@ def anatomy(pipe: TextToImage, size: tuple[int, int] | None = None, text_tokens:
     """Count everything for a picture of `size` (height, width), None = the model's own, and a prompt of `text_tokens` tokens, None = 16, or
     none where prompts are classes.
 
-    Raises `UsageError` for an impossible size and for a prompt that the text encoder could not read.
+    Raises `UsageError` for an impossible size, for a prompt that the text encoder could not read, and for a count that changes nothing.
     """
-    most = pipe.encoder.max_tokens
-    if text_tokens is not None and pipe.fixed_tokens is not None:
-        raise UsageError(f"{text_tokens} text tokens", f"this network reads {pipe.fixed_tokens} of every prompt; leave --tokens out")
+    most, asked = pipe.encoder.max_tokens, text_tokens is not None
     if text_tokens is None:
         text_tokens = min(16, most)
     elif not 3 <= text_tokens <= most:
         raise UsageError(f"{text_tokens} text tokens", f"from 3 to {most}, what this text encoder reads" if most else "prompts are classes")
     size, net = pipe.possible_size(size or pipe.defaults.size), pipe.denoiser.net
+    if asked and _read(pipe, size, text_tokens) == _read(pipe, size, text_tokens + (1 if text_tokens < most else -1)):
+        raise UsageError(f"{text_tokens} text tokens", "this model reads every prompt at one length, however short; leave --tokens out")
     tokens, seen = evaluation(pipe, size, text_tokens)
     flops = {site: work.flops for site, work in seen.by(lambda row: row.site).items()}
     counted = {name: p.numel() for name, p in net.named_parameters()}
@@ -167,6 +167,12 @@ def evaluation(pipe: TextToImage, size: tuple[int, int], text_tokens: int) -> tu
         _, seen = profile(lambda: net(streams, cond), {"network": net})
         tokens = {name: stream.x.shape[1] for name, stream in net.start(streams, cond).streams.items()}
     return tokens, seen
+
+
+def _read(pipe: TextToImage, size: tuple[int, int], text_tokens: int) -> tuple[list[torch.Size], list[torch.Size]]:
+    """The shapes of what the network reads of such a prompt, as streams and as conditions."""
+    streams, cond = pipe.example(size, text_tokens)
+    return [stream.x.shape for stream in streams.values()], [tokens.states.shape for tokens in cond.tokens.values()]
 
 
 def _table(title: str, *headings: str) -> Table:

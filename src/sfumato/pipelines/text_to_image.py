@@ -85,11 +85,6 @@ class TextToImage:
         """Pixels of a token's side."""
         return self.codec.factor * int(getattr(getattr(self.denoiser.net, "config", None), "patch", 1))
 
-    @property
-    def fixed_tokens(self) -> int | None:
-        """Tokens that the network reads of every prompt, where they are always as many; None: as many as the prompt has."""
-        return None
-
     def check_start(self) -> None:
         """Raise `UsageError` where latents alone are nothing to go on from."""
 

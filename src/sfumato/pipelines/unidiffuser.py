@@ -64,11 +64,6 @@ class UniDiffuser(TextToImage):
     captioner: Captioner = field(kw_only=True)
     sight: Sight = field(kw_only=True)
 
-    @property
-    def fixed_tokens(self) -> int | None:
-        net: Any = self.denoiser.net.config
-        return int(net.words)
-
     def check_start(self) -> None:
         raise UsageError(
             "a UniDiffuser goes on from no picture and after no other model (--from-picture, --refiner)",
