@@ -102,10 +102,10 @@ def load_scorer(spec: str, device: torch.device | str = "cpu") -> Scorer:
     """ "critic" or "judge" (those that ship), or the scorer in the folder `spec`: a critic's, a judge's, a CLIPModel's, ImageReward's.
 
     Its name holds the first digits of its weights' sha256. Raises `WeightsError` naming what is missing and what to put where,
-    `UnknownNameError` for another architecture, or where it is neither a name nor a folder.
+    `UnknownNameError` for another architecture, or a word that is neither a name nor a folder.
     """
     folder = Path(spec)
-    if spec not in SHIPPED and not folder.is_dir():
+    if spec not in SHIPPED and spec == folder.name and not folder.is_dir():  # a bare word; a path is meant as a folder
         raise UnknownNameError("scorer (and there is no such folder)", spec, SHIPPED)
     if spec == "critic" or (folder / "critic.json").is_file():
         return Critic.load(None if spec == "critic" else folder, device)
