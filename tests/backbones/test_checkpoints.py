@@ -47,8 +47,8 @@ def test_a_round_trip_gives_the_same_tensors_and_a_config_that_diffusers_reads(
     back = form.to_theirs(net.config, net.state_dict())
     again = getattr(diffusers, name)(**{k: v for k, v in form.published(net.config).items() if not k.startswith("_")}).eval()
     missing, extra = again.load_state_dict(back, strict=False)
-    assert set(missing) <= form.ignored and not extra
-    unread = form.ignored | form.unread.keys()
+    assert set(missing) <= form.ignored | form.tables.keys() and not extra
+    unread = form.ignored | form.tables.keys() | form.unread.keys()
     assert all(torch.equal(back[n], p) for n, p in theirs.state_dict().items() if n not in unread)
     ours = dict(form.to_ours(net.config, back))
     assert ours.keys() == net.state_dict().keys() and all(torch.equal(ours[n], p) for n, p in net.state_dict().items())
@@ -117,7 +117,7 @@ def test_what_is_not_understood_is_named() -> None:
     for wrong, message in (
         ({"norm_typ": "x"}, "norm_typ"),
         ({"activation_fn": "swiglu"}, "activation_fn = 'swiglu'"),
-        ({"out_channels": 5}, "out_channels is 5"),
+        ({"out_channels": 5}, "out_channels 5"),
         ({"only_cross_attention": True}, "only_cross_attention = True"),
         ({"cross_attention_dim": 7}, "cross_attention_dim is 7"),
     ):
@@ -135,6 +135,28 @@ def test_what_is_not_understood_is_named() -> None:
         formats.get("PixartTransformer2DModel")
     with pytest.raises(UnknownNameError):
         of_family("Pixart")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [{}, {"pos_embed_max_size": 9, "sample_size": 10}])
+def test_a_stored_table_of_positions_is_ours_or_refused(shape: dict[str, Any], dtype: torch.dtype) -> None:
+    theirs = peer("SD3Transformer2DModel", {**SD3, **shape})
+    form, net = ours_of(theirs)
+    stored, name = {n: t.to(dtype) for n, t in theirs.state_dict().items()}, "pos_embed.pos_embed"
+    assert dict(form.to_ours(net.config, stored)).keys() == net.state_dict().keys()
+    learned = stored[name].clone()
+    learned[0, -1, -1] -= 0.05
+    for table, told in ((learned, "lies up to 0.0"), (0 * stored[name] / 0, "lies up to nan"), (stored[name][:, 1:], "has the shape")):
+        with pytest.raises(WeightsError, match=rf"pos_embed\.pos_embed {told}"):
+            dict(form.to_ours(net.config, {**stored, name: table}))
+
+
+def test_positions_are_of_a_square() -> None:
+    for name, config in (("SD3Transformer2DModel", SD3), ("PixArtTransformer2DModel", PIXART)):
+        form, theirs = formats.get(name), dict(peer(name, config).config)
+        assert form.config({**theirs, "sample_size": None}) == form.config({**theirs, "sample_size": 128})
+        with pytest.raises(ConfigError, match=r"sample_size is \[8, 8\]"):
+            form.config({**theirs, "sample_size": [8, 8]})
 
 
 def test_what_the_format_has_no_place_for_is_refused() -> None:

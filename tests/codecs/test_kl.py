@@ -73,6 +73,18 @@ def test_a_row_is_itself():
     torch.testing.assert_close(ours.encode(x)[1:2], ours.encode(x[1:2]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@torch.no_grad()
+def test_shift_and_scale_are_not_rounded_to_the_codecs_type(dtype: torch.dtype):
+    ours = codec().to(dtype)
+    ours.autoencoder.register_to_config(scaling_factor=1.5305, shift_factor=0.0609)
+    x, wide = images().to(dtype), torch.promote_types(dtype, torch.float32)
+    z = ours.autoencoder.encode(x).latent_dist.mode()
+    latents = ours.encode(x)
+    torch.testing.assert_close(latents, (z.to(wide) - 0.0609) * 1.5305)
+    assert torch.equal(ours.decode(latents), ours.autoencoder.decode((latents / 1.5305 + 0.0609).to(dtype)).sample)
+
+
 def test_one_pass_refuses_steps():
     with pytest.raises(UsageError, match="one pass"):
         codec().decode(torch.zeros(1, 4, 4, 4), steps=3)

@@ -189,7 +189,7 @@ def test_missing_weights_say_what_to_put_where(tmp_path: Path) -> None:
     clip(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     for load in loaders:
-        with pytest.raises(WeightsError, match="is a pickle"):
+        with pytest.raises(WeightsError, match="is pickled"):
             load(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["CLIPModle"]}))

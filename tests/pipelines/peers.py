@@ -202,20 +202,21 @@ def hidream(scheduler: Any, **shape: Any) -> Any:
     return pipe
 
 
-def dc(channels: int = 4) -> Any:
-    """A codec of f4."""
+def dc(channels: int = 4, levels: int = 3) -> Any:
+    """A codec of f4, with 6 `levels` of f32."""
     torch.manual_seed(2)
+    types, widths = ("ResBlock",) * (levels - 1) + ("EfficientViTBlock",), (8,) * (levels - 1) + (16,)
+    layers, scales = (1,) * levels, ((),) * (levels - 1) + ((5,),)
     return alive(
         diffusers.AutoencoderDC(
-            latent_channels=channels, attention_head_dim=4, encoder_block_types=("ResBlock", "ResBlock", "EfficientViTBlock"),
-            decoder_block_types=("ResBlock", "ResBlock", "EfficientViTBlock"), encoder_block_out_channels=(8, 8, 16),
-            decoder_block_out_channels=(8, 8, 16), encoder_layers_per_block=(1, 1, 1), decoder_layers_per_block=(1, 1, 1),
-            encoder_qkv_multiscales=((), (), (5,)), decoder_qkv_multiscales=((), (), (5,)), scaling_factor=0.41407,
+            latent_channels=channels, attention_head_dim=4, encoder_block_types=types, decoder_block_types=types,
+            encoder_block_out_channels=widths, decoder_block_out_channels=widths, encoder_layers_per_block=layers,
+            decoder_layers_per_block=layers, encoder_qkv_multiscales=scales, decoder_qkv_multiscales=scales, scaling_factor=0.41407,
         )
     )  # fmt: skip
 
 
-def sana(scheduler: Any = None, **shape: Any) -> Any:
+def sana(scheduler: Any = None, levels: int = 3, **shape: Any) -> Any:
     torch.manual_seed(0)
     config = {
         "in_channels": 4, "out_channels": 4, "num_attention_heads": 3, "attention_head_dim": 8, "num_layers": 2, "sample_size": 8,
@@ -223,8 +224,8 @@ def sana(scheduler: Any = None, **shape: Any) -> Any:
     }  # fmt: skip
     flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
     return diffusers.SanaPipeline(
-        transformer=alive(diffusers.SanaTransformer2DModel(**config)), vae=dc(), text_encoder=gemma(16), tokenizer=tokenizer("gemma"),
-        scheduler=scheduler or diffusers.DPMSolverMultistepScheduler(**flow),
+        transformer=alive(diffusers.SanaTransformer2DModel(**config)), vae=dc(levels=levels), text_encoder=gemma(16),
+        tokenizer=tokenizer("gemma"), scheduler=scheduler or diffusers.DPMSolverMultistepScheduler(**flow),
     )  # fmt: skip
 
 

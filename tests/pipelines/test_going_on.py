@@ -85,6 +85,15 @@ def test_the_folder_of_a_refiner(pipes: dict[str, TextToImage], tmp_path: Path):
     assert all(torch.equal(p, back.unet.state_dict()[n]) for n, p in refiner().unet.state_dict().items())
 
 
+def test_a_refiner_that_draws_from_noise_alone_says_so(pipes: dict[str, TextToImage]):
+    def said(pictures: Any) -> bool:
+        return any("this model refines" in note for note in pictures.notes)
+
+    assert said(pipes["refiner"]("a fox", size=(16, 16), steps=1)) and not said(pipes["base"]("a fox", size=(16, 16), steps=1))
+    assert not said(Refined(pipes["base"], pipes["refiner"])("a fox", size=(16, 16), steps=5))
+    assert not said(redraw(pipes["refiner"], "a fox", torch.zeros(3, 16, 16), steps=2))
+
+
 def test_what_does_not_fit_is_refused(pipes: dict[str, TextToImage]):
     both, picture = Refined(pipes["base"], pipes["refiner"]), torch.zeros(3, 16, 16)
     for act, told in (

@@ -46,6 +46,8 @@ FAULTS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     (INDEX, lambda c: c.update(text_encoder=[None, None]), "has no text_encoder"),
     (INDEX, lambda c: c.pop("tokenizer"), "has no tokenizer"),
     (INDEX, lambda c: c.update(text_encoder=["transformers", "UMT5EncoderModel"]), "T5EncoderModel"),
+    (INDEX, lambda c: c.update(requires_safety_checker=False), "model_index.json 'requires_safety_checker'"),
+    (INDEX, lambda c: c.update(tokenizr="T5Tokenizer"), "did you mean 'tokenizer'"),
     (INDEX, lambda c: c.update(safety_checker=["x", "Checker"]), "safety_checker"),
     ("transformer/config.json", lambda c: c.update(layers=3), "layers"),
     (INDEX, lambda c: c.update(_class_name="SanaSprintPipeline"), "noise the picture again"),

@@ -45,6 +45,18 @@ def test_pictures_are_those_of_diffusers(scheduler: str, shape: dict, call: dict
     assert reference.std() > 0.05 and relative(reference[0], reference[2]) > 1e-3
 
 
+def test_the_nearest_trained_size_is_drawn_as_in_diffusers(tmp_path: Path):
+    theirs = sana(levels=6, sample_size=16)
+    ours = sfumato.load(saved(theirs, tmp_path / "model"), ways="diffusers", text_tokens=20)
+    assert ours.defaults.bins == 512
+    pictures = ours(PROMPTS[0], seed=3, size=(150, 256), steps=2)
+    reference = drawn(
+        theirs, Rows((3,)).normal((4, 12, 20), "noise"), prompt=PROMPTS[0], height=150, width=256, num_inference_steps=2,
+        guidance_scale=4.5, max_sequence_length=20,
+    )  # fmt: skip
+    assert pictures.images.shape[2:] == (150, 256) and pictures.settings["binned"] and relative(pictures.images, reference) <= 1e-4
+
+
 def test_an_instruction_of_ones_own_or_none(tmp_path: Path):
     theirs = sana()
     folder = saved(theirs, tmp_path / "model")

@@ -5,6 +5,7 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+import transformers
 from tests.pipelines.peers import drawn, relative, saved, sd3
 
 import sfumato
@@ -81,3 +82,13 @@ def test_moving_a_pipeline_moves_its_text_encoders(tmp_path: Path):
     assert 1e-4 < relative(pipe("a fox", size=(16, 16), steps=1).images, before) < 0.5
     pipe.to("meta")
     assert {model.device.type for model in models} == {"meta"} == {pipe.device.type}
+
+
+def test_float16_leaves_in_fp32_what_transformers_keeps_there(tmp_path: Path):
+    folder = saved(sd3(), tmp_path / "model")
+    part = sfumato.load(folder, text_tokens=20, dtype=torch.float16).encoder.parts["text_encoder_3"]
+    theirs = transformers.T5EncoderModel.from_pretrained(folder / "text_encoder_3", dtype=torch.float16)
+    assert {n: w.dtype for n, w in part.model.named_parameters()} == {n: w.dtype for n, w in theirs.named_parameters()}
+    assert all(torch.equal(weight, dict(theirs.named_parameters())[name]) for name, weight in part.model.named_parameters())
+    part.to(dtype=torch.bfloat16)
+    assert {weight.dtype for weight in part.model.parameters()} == {torch.bfloat16}

@@ -2,13 +2,14 @@
 
 import math
 
+import diffusers
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sfumato.core.errors import UsageError
-from sfumato.sampling.schedules import grid, resolution_shift, shift
+from sfumato.sampling.schedules import Layout, grid, resolution_shift, shift
 
 alphas, unit = st.floats(0.1, 10), st.floats(0, 1)
 
@@ -75,3 +76,16 @@ def test_impossible_steps_are_refused(steps: int):
 def test_impossible_shifts_are_refused(alpha: float):
     with pytest.raises(UsageError, match="shift is"):
         grid(4, alpha)
+
+
+@pytest.mark.parametrize("kind", ["linspace", "leading", "trailing"])
+@pytest.mark.parametrize("spare", [False, True])
+def test_steps_are_rounded_as_diffusers_rounds_them(kind, spare: bool):
+    """At every number of steps: where a step lies on a half, the last bit of a sum decides."""
+    made = diffusers.DPMSolverMultistepScheduler if spare else diffusers.DDIMScheduler
+    scheduler, layout = made(timestep_spacing=kind), Layout(kind, spare=spare)
+    for steps in range(1, 1000 if spare else 1001):
+        scheduler.set_timesteps(steps)
+        ours = (layout.times(steps, 1.0)[:-1] * 1000).round().long() - 1
+        # With "trailing" it has one more at times, below the first step.
+        assert torch.equal(ours, scheduler.timesteps[:steps]), steps

@@ -103,7 +103,7 @@ def clip(folder: Folder, tmp_path: Path) -> Path:
 
 def test_pickles_are_refused_with_a_way_out(clip: Path) -> None:
     (clip / "text_encoder/model.safetensors").rename(clip / "text_encoder/pytorch_model.bin")
-    with pytest.raises(WeightsError, match=r"pytorch_model\.bin is a pickle(.|\n)*save_pretrained"):
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin is pickled(.|\n)*save_pretrained"):
         load_text_encoder(clip)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .errors import WeightsError
-from .weights import read_json
+from .weights import read_json, require_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -18,22 +18,13 @@ if TYPE_CHECKING:
 
 def require_safetensors(folder: Path) -> None:
     """Refuse a folder without complete safetensors files, before transformers looks for something else to load."""
-    if (folder / "model.safetensors").is_file():
+    require_weights(folder, name := "model.safetensors")
+    if (folder / name).is_file():
         return
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = read_json(index).get("weight_map", {})
-        for shard in sorted(set(shards.values())):
-            if not (folder / shard).is_file():
-                raise WeightsError(f"missing file {folder / shard}", f"{index.name} lists it; fetch it")
-        return
-    pickled = sorted(path for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
-    if pickled:
-        raise WeightsError(
-            f"{pickled[0]} is a pickle, which can run any code when it is opened; it is not read",
-            "convert it where you trust it: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW) writes model.safetensors",
-        )
-    raise WeightsError(f"missing file {folder / 'model.safetensors'}", "or model.safetensors.index.json with its shards")
+    index = folder / f"{name}.index.json"
+    for shard in sorted(set(read_json(index).get("weight_map", {}).values())):
+        if not (folder / shard).is_file():
+            raise WeightsError(f"missing file {folder / shard}", f"{index.name} lists it; fetch it")
 
 
 def load_pretrained(model_class: str, folder: Path, dtype: torch.dtype, left_behind: tuple[str, ...] = ()) -> PreTrainedModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,42 @@ from torch import Tensor
 from .errors import WeightsError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+def pickled(path: Path) -> WeightsError:
+    """The refusal of a file that is a pickle."""
+    return WeightsError(
+        f"{path} is pickled, and opening it can run code",
+        "convert it to safetensors where you trust it; save_pretrained of its own library writes them",
+    )
+
+
+def _stored(folder: Path, name: str) -> bool:
+    return (folder / name).is_file() or (folder / f"{name}.index.json").is_file()
+
+
+def require_weights(folder: Path, name: str = WEIGHTS) -> None:
+    """Raise `WeightsError` unless `folder` has the safetensors file `name` or an index of its shards; it says what lies there instead."""
+    refuse_others(folder, name)
+    if not _stored(folder, name):
+        raise WeightsError(f"missing file {folder / name}", f"or {name}.index.json with its shards")
+
+
+def refuse_others(folder: Path, name: str = WEIGHTS) -> None:
+    """Raise `WeightsError` where a variant or a pickle lies in the place of `name`."""
+    if _stored(folder, name):
+        return
+    files = sorted(folder.glob("*"))
+    for file in files:
+        if found := re.fullmatch(rf"{re.escape(Path(name).stem)}\.(.+?)(-\d+-of-\d+)?\.safetensors", file.name):
+            variant, there, here = found[1], file.name, name
+            if found[2]:
+                there, here = f"{name}.index.{variant}.json", f"{name}.index.json"
+            raise WeightsError(f"{folder} holds the variant {variant!r} alone", f"rename {there} to {here}, or fetch {name}")
+    for file in files:
+        if file.suffix in PICKLES:
+            raise pickled(file)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -95,13 +132,9 @@ class Shards(Mapping[str, Tensor]):
     """
 
     def __init__(self, folder: Path, name: str = WEIGHTS) -> None:
-        index = folder / f"{name}.index.json"
-        if (folder / name).is_file():
-            self.places = _places(folder / name)
-        elif index.is_file():
-            self.places = self._sharded(folder, index)
-        else:
-            raise WeightsError(f"missing file {folder / name}", f"or {index.name} with its shards")
+        require_weights(folder, name)
+        whole = folder / name
+        self.places = _places(whole) if whole.is_file() else self._sharded(folder, folder / f"{name}.index.json")
 
     def _sharded(self, folder: Path, index: Path) -> dict[str, Place]:
         where = read_json(index).get("weight_map")
@@ -113,6 +146,11 @@ class Shards(Mapping[str, Tensor]):
             if tensor not in opened[shard]:
                 raise WeightsError(f"{folder / shard} lacks {tensor}, which {index.name} places there", "fetch the shard again")
         return {tensor: opened[shard][tensor] for tensor, shard in where.items()}
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold them."""
+        return sorted({place.file for place in self.places.values()})
 
     def bytes(self, dtype: torch.dtype | None = None) -> int:
         """Memory that all of them take, numbers with a point as `dtype`; None = as stored."""

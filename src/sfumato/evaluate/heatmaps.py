@@ -118,7 +118,7 @@ def attended(pipe: TextToImage, image: Tensor, prompt: str, levels: Sequence[flo
     of `levels` with as many `noises`, once each. What is where in the picture is known, so maps can be held against it.
     """
     rows = Rows(tuple(range(noises)))
-    latent = pipe.codec.encode(image[None].to(pipe.device, pipe.dtype)).float()
+    latent = pipe.codec.encode(image[None].to(next(pipe.codec.parameters()))).float()
     noise = rows.normal(latent.shape[1:], "noise").to(pipe.device)
     conds, _ = pipe.conditions([prompt] * noises)
     recording = AttentionRecorder().begin()

@@ -1,4 +1,4 @@
-"""Aspect-ratio bins: the sizes a PixArt was trained at (arXiv 2310.00426, section 2.5), of which the nearest in shape is drawn.
+"""Aspect-ratio bins: the sizes a PixArt was trained at (arXiv 2310.00426, section 2.5), and a Sana, of which the nearest in shape is drawn.
 
 All sizes are one table in sixteenths of the square's side; at 2048 there are a few more. The picture is then resized to what was asked for.
 """

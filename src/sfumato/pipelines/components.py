@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,21 @@ from torch import nn
 from ..codecs.autoencoder import Autoencoder
 from ..codecs.dc import DCCodec
 from ..codecs.kl import KLCodec
-from ..core.errors import ConfigError, UnknownNameError, WeightsError
-from ..core.files import read_tensors, refuse_overwrite, write_json, write_tensors
-from ..core.weights import WEIGHTS, assign_strictly, read_json
+from ..core.errors import ConfigError, UnknownNameError
+from ..core.files import refuse_overwrite, write_json, write_tensors
+from ..core.weights import WEIGHTS, Shards, assign_strictly, read_json
 
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 # By diffusers' class.
 CODECS: Mapping[str, type[Autoencoder]] = {"AutoencoderKL": KLCodec, "AutoencoderDC": DCCodec}
+# Names that attention had in the first autoencoders of published folders.
+FORMER = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
+PRESENT = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def refuse_pickles(folder: Path) -> None:
-    """Raise `WeightsError` where pickled weights lie in the place of safetensors; they are not opened."""
-    if not any(folder.glob("*.safetensors")) and (pickled := [p.name for p in sorted(folder.glob("*")) if p.suffix in PICKLES]):
-        raise WeightsError(f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", f"convert them to {WEIGHTS}")
+def present_name(tensor: str) -> str:
+    """The name that an autoencoder's tensor has today."""
+    former = FORMER.fullmatch(tensor)
+    return tensor if former is None else f"{former[1]}.{PRESENT[former[2]]}.{former[3]}"
 
 
 def write_weights(module: nn.Module, folder: Path, config: Mapping[str, Any], dtype: torch.dtype | None) -> None:
@@ -68,5 +71,6 @@ def read_codec(folder: Path) -> Autoencoder:
             autoencoder = getattr(diffusers, name)(**{k: v for k, v in config.items() if not k.startswith("_")})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{folder / 'config.json'} is no {name} config: {error}") from error
-    assign_strictly(autoencoder, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    found = {present_name(name): tensor for name, tensor in Shards(folder).items()}
+    assign_strictly(autoencoder, found, str(folder / WEIGHTS))
     return codec(autoencoder)

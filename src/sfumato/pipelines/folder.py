@@ -31,9 +31,9 @@ from ..core.denoiser import Denoiser, Meaning
 from ..core.errors import ConfigError, OutputError, UnknownNameError, UsageError, WeightsError
 from ..core.files import refuse_overwrite, sha256, verify, write_json
 from ..core.program import Network
-from ..core.weights import WEIGHTS, read_json
+from ..core.weights import PICKLES, WEIGHTS, pickled, read_json, refuse_others, require_weights
 from ..text import text_encoders
-from .components import PICKLES, read_codec, refuse_pickles, save_codec, write_weights
+from .components import read_codec, save_codec, write_weights
 from .settings import Defaults
 from .text_to_image import TextToImage
 
@@ -141,7 +141,7 @@ def _own(folder: Path) -> TextToImage:
     record = read_record(folder)
     for component in ("transformer", "vae"):
         file = f"{component}/{WEIGHTS}"
-        refuse_pickles(folder / component)
+        refuse_others(folder / component)
         if file not in record.checksums:
             raise WeightsError(f"{folder / 'sfumato.json'} has no checksum of {file}", "save the pipeline again")
         verify(folder / file, record.checksums[file])
@@ -248,7 +248,7 @@ def load_codec(name_or_dir: str | Path) -> Autoencoder:
     folder = Path(name_or_dir)
     if not (folder / "config.json").is_file():
         folder = find(name_or_dir) / "vae"
-    refuse_pickles(folder)
+    require_weights(folder)
     return read_codec(folder).float().eval().requires_grad_(False)
 
 
@@ -301,11 +301,8 @@ def find(name_or_dir: str | Path) -> Path:
     if not folder.is_dir():
         raise UnknownNameError("model", str(name_or_dir), shipped())
     if not (folder / "model_index.json").is_file():
-        pickled = [p.name for p in sorted(folder.rglob("*")) if p.suffix in PICKLES]
-        if pickled:
-            raise WeightsError(
-                f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened", "convert them to safetensors first"
-            )
+        if found := [path for path in sorted(folder.rglob("*")) if path.suffix in PICKLES]:
+            raise pickled(found[0])
         raise WeightsError(f"{folder} is no pipeline folder: it has no model_index.json", f"shipped models: {', '.join(shipped())}")
     return folder
 

@@ -54,6 +54,7 @@ class TextToImage:
 
     slots: conditioning and null forms.   identity: name and weight checksum, written into every picture.
     card: what is known about the model (data, training, scores).   notes: what every picture should say.   loaded: options of `load`.
+    refines: trained to go on from a picture or another model, which a picture drawn from noise alone then says.
     """
 
     encoder: TextEncoder
@@ -65,6 +66,7 @@ class TextToImage:
     card: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     loaded: Mapping[str, Any] = field(default_factory=dict)
+    refines: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -94,10 +96,12 @@ class TextToImage:
         return "guidance" in self.denoiser.net.slots
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> TextToImage:
-        """Move the network, the codec and the text encoders; MiniLM, which ships, stays on the CPU in fp32."""
+        """Move the network, the codec and the text encoders; MiniLM, which ships, stays on the CPU in fp32. What would overflow in fp16
+        stays in fp32: a codec with `force_upcast`, parts of T5.
+        """
         refuse_packed(self.denoiser.net, "moved or cast")
         self.denoiser.net.to(device=device, dtype=dtype)
-        self.codec.to(device=device, dtype=dtype)
+        self.codec.to(device=device, dtype=self.codec.precision(dtype))
         self.encoder.to(device, dtype)
         return self
 
@@ -174,6 +178,10 @@ class TextToImage:
         images = self.decode(walked.latents, settings.size).cpu()
         frames = tuple((len(rows), i, walked.tokens) for i in range(len(rows)))
         notes = (*self.notes, *walked.notes, *settings.notes(self.defaults.size))
+        if self.refines and x0 is None and xt is None:
+            notes += (
+                "this model refines: it goes on from a picture (`redraw`) or another model (`Refined`), and was drawn from noise alone",
+            )
         found = Pictures(images, tuple(prompts), rows.seeds, frames, self.record(settings), notes, walked.sessions)
         return found if settings.frame is None else found.only(settings.frame[1])
 
@@ -268,7 +276,7 @@ class TextToImage:
     @torch.no_grad()
     def decode(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Images (B, 3, H, W) in fp32, clamped to [-1, 1], resized to cover `size` where it is another. Latents may be on any device."""
-        images = self.codec.decode(latents.to(next(self.codec.parameters()))).float()
+        images = self.codec.decode(latents.to(next(self.codec.parameters()).device)).float()
         require_finite(images, "the decoded picture")
         return (images if size is None else fitted(images, size)).clamp(-1, 1)
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,14 +145,15 @@ class Layout:
 
 
 def spaced(kind: str, n: int, total: int, spare: bool) -> Tensor:
-    """(n,) fp64 steps of `total`, the noisiest first, as the published code rounds them (half to even)."""
+    """(n,) fp64 steps of `total`, the noisiest first. The published code rounds numpy's sums half to even: torch's differ in the last bit,
+    which decides a half.
+    """
     points = n + spare
     if kind == "leading":
         return ((total // points) * torch.arange(points, dtype=torch.float64)).flip(0)[:n]
     if kind == "trailing":
-        return (total - torch.arange(n, dtype=torch.float64) * (total / n)).round() - 1
+        # By its rounding numpy's row may hold one more, at no step at all.
+        return torch.from_numpy(np.arange(total, 0, -total / n).round()[:n] - 1)
     if kind == "uniform":
         return torch.linspace(total - 1, 0, n + 1, dtype=torch.float64)[:n]
-    # numpy.linspace gives the lower end for a single point.
-    even = torch.linspace(0, total - 1, points, dtype=torch.float64) if points > 1 else torch.zeros(1, dtype=torch.float64)
-    return even.round().flip(0)[:n]
+    return torch.from_numpy(np.linspace(0, total - 1, points).round()).flip(0)[:n]

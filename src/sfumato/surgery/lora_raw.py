@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ..core.errors import WeightsError
 from ..core.files import read_tensors
-from ..core.weights import read_json
+from ..core.weights import PICKLES, pickled, read_json
 
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 # As PEFT and diffusers name them in a folder.
 IN_A_FOLDER = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 METADATA = "lora_adapter_metadata"
@@ -50,7 +49,7 @@ def read_raw(path: str | Path) -> Raw:
     if not file.is_file():
         raise WeightsError(f"there is no LoRA file {path}", "name a .safetensors file, or a folder that PEFT or diffusers saved one in")
     if file.suffix in PICKLES:
-        raise WeightsError(f"{file} is pickled, and opening it can run code", "convert it to safetensors where you trust it")
+        raise pickled(file)
     tensors = read_tensors(file)
     if not tensors:
         raise WeightsError(f"{file} is empty", "train or fetch it again")
@@ -68,9 +67,9 @@ def file_of(path: str | Path) -> Path:
         return named[0]
     if len(inside) == 1:
         return inside[0]
-    pickled = sorted(p for p in path.iterdir() if p.suffix in PICKLES)
-    if not inside and pickled:
-        return pickled[0]
+    pickles = sorted(p for p in path.iterdir() if p.suffix in PICKLES)
+    if not inside and pickles:
+        return pickles[0]
     held = f"{len(inside)} .safetensors files" if inside else "no .safetensors file"
     raise WeightsError(f"the folder {path} holds {held}", f"name the file itself, or a folder with {' or '.join(IN_A_FOLDER)}")
 

@@ -156,8 +156,13 @@ class TransformersEncoder:
         return other
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TransformersEncoder:
-        """See `TextEncoder.to`."""
-        self.model.to(device=device, dtype=dtype)
+        """See `TextEncoder.to`. What transformers keeps in fp32 beside fp16 stays so, T5's `wo`, which overflows; and so do tables that
+        are no weights (rotary rates).
+        """
+        self.model.to(device=device)
+        kept = set(self.model._keep_in_fp32_modules or ()) if dtype == torch.float16 else set()
+        for name, weight in self.model.named_parameters() if dtype is not None else ():
+            weight.data = weight.data.to(torch.float32 if kept.intersection(name.split(".")) else dtype)
         return self
 
 

@@ -8,6 +8,7 @@ Tensors stream one at a time from safetensors shards; nothing in a checkpoint is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -78,11 +79,12 @@ class Format:
     """One class of diffusers: `rules` for its weights and, for its config, `fields` (their name -> ours) and `fixed` (their name -> the
     values we compute with; any other value is refused). `derives`: their names behind our fields that depend on several.
 
-    `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   `unread`: names of theirs that their own forward
-    never reads, of the shape that fields of our config give; left behind, and written as zeros.   `meaning`: what the published network's
-    numbers are.   `component`: what a pipeline's folder and LoRA files call it.
-    `former`: as `fixed`, fields of the class that it was first published as; they are not written.   `later`: fields which that class did
-    not have yet, with the values that it computed with.
+    `ignored`: their tensors that hold nothing learned (a sine table), rebuilt here.   `tables`: such that their own network reads from the
+    file, with how far a stored one lies from ours (infinitely far where it has another shape).   `unread`: names of theirs that their own
+    forward never reads, of the shape that fields of our config give; left behind, and written as zeros.   `meaning`: what the published
+    network's numbers are.   `component`: what a pipeline's folder and LoRA files call it.
+    `former`: as `fixed`, fields of the class that it was first published as; they are not written.   `later`: fields which its first
+    folders did not have yet, with the values that they were computed with.
     `originals`: the Linears under the names of the model's first release, which kohya and ai-toolkit keep in their files.
     """
 
@@ -99,13 +101,14 @@ class Format:
     component: str = "transformer"
     former: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     later: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Callable[[Any, Tensor], float]] = field(default_factory=dict)
     unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     meaning: Meaning = field(kw_only=True)
 
     def config(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         """Our config's fields. Raises `ConfigError` naming a flag that is unknown or has a value we do not compute with."""
         fixed = {**self.fixed, **self.former}
-        theirs = {**self.later, **theirs} if theirs.get("_class_name") == FORMER_CLASS else theirs
+        theirs = {**self.later, **theirs}
         known = self.fields.keys() | fixed.keys() | self.derives
         # Their defaults are not ours: a field that is left out is asked for rather than guessed.
         if missing := sorted(self.fields.keys() - theirs.keys()):
@@ -126,12 +129,15 @@ class Format:
 
     def to_ours(self, config: Any, theirs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Our names and tensors, one of theirs at a time. Raises `WeightsError` listing the tensors that no rule knows, and where a copy
-        differs from its original.
+        differs from its original or a table from ours.
         """
         table = Table(self.rules(config))
         strangers: list[str] = []
         for name in theirs:
             if name in self.ignored or name in self.unread:
+                continue
+            if name in self.tables:
+                self._refuse_another(name, theirs[name], config)
                 continue
             if (original := table.original(name)) is not None:
                 if original not in theirs or not torch.equal(theirs[name], theirs[original]):
@@ -148,6 +154,15 @@ class Format:
             raise WeightsError(
                 f"{len(strangers)} tensors belong to no part of a {self.class_name}: {', '.join(sorted(strangers)[:5])}",
                 "the checkpoint is of another variant or holds more than the transformer",
+            )
+
+    def _refuse_another(self, name: str, stored: Tensor, config: Any) -> None:
+        """Raise `WeightsError` where a stored table is not ours, as far as its type can tell; a little is for sines taken in fp32."""
+        # Written so that no table of NaN passes.
+        if not (off := self.tables[name](config, stored)) <= 2 * torch.finfo(stored.dtype).eps + 2e-5:
+            told = f"has the shape {tuple(stored.shape)}, unlike" if off == math.inf else f"lies up to {off:.2g} from"
+            raise WeightsError(
+                f"{name} {told} the table that is computed here", f"a {self.class_name} with a table of its own is not drawn here"
             )
 
     def to_theirs(self, config: Any, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -211,6 +226,25 @@ def numbered(rules: tuple[Rule, ...], count: int, mark: str = "{i}") -> tuple[Ru
         for i in range(count)
         for r in rules
     )
+
+
+def refuse_channels(channels: int, out: int | None, variance: bool = False) -> None:
+    """Raise `ConfigError` unless `out` channels come out of a network that reads `channels`: as many, or with `variance` twice as many."""
+    if out not in (None, channels) and not (variance and out == 2 * channels):
+        raise ConfigError(
+            f"in_channels is {channels} and out_channels {out}",
+            f"{channels}, or {2 * channels} with a learned variance" if variance else f"as many as in_channels, {channels}",
+        )
+
+
+def trained_side(theirs: Mapping[str, Any], default: int) -> int:
+    """Rows of latent cells of the square that a network's positions are those of; left out or null: the class's `default`."""
+    side = theirs.get("sample_size")
+    if side is None:
+        return default
+    if type(side) is not int or side < 1:
+        raise ConfigError(f"sample_size is {side!r}", "a whole number: positions are laid out over a square")
+    return side
 
 
 # The class that several were published as before each had its own, and the `norm_type` that tells them apart.

@@ -9,7 +9,7 @@ from ...core.denoiser import Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError
 from ..dit import DiTConfig
-from . import UNUSED, Format, Rule, numbered, rule
+from . import UNUSED, Format, Rule, numbered, refuse_channels, rule, trained_side
 
 _GELU = {"gelu-approximate": "tanh", "gelu": "none"}
 _BLOCK = (
@@ -45,13 +45,12 @@ def _rules(config: DiTConfig) -> tuple[Rule, ...]:
 
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
     channels, activation = theirs.get("in_channels", 4), theirs.get("activation_fn", "gelu-approximate")
-    if (out := theirs.get("out_channels")) not in (None, channels, 2 * channels):
-        raise ConfigError(f"out_channels is {out}", f"{channels}, or {2 * channels} with a learned variance")
+    refuse_channels(channels, out := theirs.get("out_channels"), variance=True)
     if activation not in _GELU:
         raise ConfigError(f"activation_fn is {activation!r}", f"supported: {', '.join(map(repr, _GELU))}")
     return {
         "width": theirs.get("num_attention_heads", 16) * theirs.get("attention_head_dim", 72),
-        "span": float(theirs.get("sample_size", 32) // theirs.get("patch_size", 2)),
+        "span": float(trained_side(theirs, 32) // theirs.get("patch_size", 2)),
         "variance": out == 2 * channels,
         "gelu": _GELU[activation],
         "closed": True,

@@ -9,7 +9,7 @@ from typing import Any
 from ...core.denoiser import Meaning
 from ...core.errors import ConfigError
 from ..hidream import HiDreamConfig
-from . import Format, Rule, rule
+from . import Format, Rule, refuse_channels, rule
 
 # Their suffix for the text's half of a dual block's attention, and ours.
 _ATTENTION = (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out", "out"), ("q_rms_norm", "q_norm"), ("k_rms_norm", "k_norm"))
@@ -64,8 +64,7 @@ def _rules(config: HiDreamConfig) -> tuple[Rule, ...]:
 
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
     channels, patch = theirs["in_channels"], theirs["patch_size"]
-    if (out := theirs.get("out_channels")) not in (None, channels):
-        raise ConfigError(f"out_channels is {out}", f"as many as in_channels, {channels}")
+    refuse_channels(channels, theirs.get("out_channels"))
     if len(captions := tuple(theirs.get("caption_channels") or ())) != 2:
         raise ConfigError(f"caption_channels are {captions}", "two numbers: the width of T5's states and of the language model's")
     if not (taps := tuple(theirs.get("llama_layers") or ())):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.errors import ConfigError
 from ..lumina2 import Lumina2Config
-from . import Format, Rule, rule
+from . import Format, Rule, refuse_channels, rule
 from .lumina import MEANING, hidden, hidden_rule
 
 _ROOT = (
@@ -63,8 +63,7 @@ def _rules(config: Lumina2Config) -> tuple[Rule, ...]:
 
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
     channels = theirs.get("in_channels", 16)
-    if (out := theirs.get("out_channels")) not in (None, channels):
-        raise ConfigError(f"out_channels is {out}", f"as many as in_channels, {channels}")
+    refuse_channels(channels, theirs.get("out_channels"))
     if (heads := theirs.get("num_kv_heads")) is None:
         raise ConfigError("num_kv_heads is None", "the number of heads of keys and values, at most num_attention_heads")
     return {

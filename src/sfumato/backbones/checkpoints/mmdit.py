@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ...core.denoiser import Meaning
 from ...core.errors import ConfigError
+from ...nn.positions import sincos_2d
 from ..mmdit import MMDiTConfig
-from . import SWAPPED, Format, Rule, numbered, rule
+from . import SWAPPED, Format, Rule, numbered, refuse_channels, rule, trained_side
 
 _ATTENTION = "blocks.{i}.attention.core.projections"
 _IMAGE = tuple(
@@ -114,15 +119,26 @@ def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
     width = heads * theirs.get("attention_head_dim", 64)
     if (caption := theirs.get("caption_projection_dim", 1152)) != width:
         raise ConfigError(f"caption_projection_dim is {caption} and the blocks are {width} wide", "text and image streams share a width")
-    if theirs.get("out_channels", channels) not in (None, channels):
-        raise ConfigError(f"out_channels is {theirs['out_channels']}", f"as many as in_channels, {channels}")
+    refuse_channels(channels, theirs.get("out_channels", channels))
     return {
         "width": width,
-        "base_grid": theirs.get("sample_size", 128) // patch,
+        "base_grid": trained_side(theirs, 128) // patch,
         "table_grid": theirs.get("pos_embed_max_size", 96),
         "qk_norm": theirs.get("qk_norm") == "rms_norm",
         "dual": tuple(theirs.get("dual_attention_layers", ())),
     }
+
+
+def _off(config: MMDiTConfig, stored: Tensor) -> float:
+    """How far their table (1, side^2, width) lies from ours; row by row, for it may take a gigabyte."""
+    side, half = config.table_grid or config.base_grid, config.width // 2
+    if tuple(stored.shape) != (1, side**2, config.width):
+        return math.inf
+    line = sincos_2d(1, side, config.width, config.base_grid, "crop", side)[:, :half]
+    rows = stored.reshape(side, side, config.width)
+    return max(
+        float((row.float() - torch.cat([line, place.expand(side, -1)], dim=1)).abs().max()) for row, place in zip(rows, line, strict=True)
+    )
 
 
 def _describe(ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +183,7 @@ FORMAT = Format(
             "dual_attention_layers",
         }
     ),
-    ignored=frozenset({"pos_embed.pos_embed"}),
+    tables={"pos_embed.pos_embed": _off},
     originals=_originals,
     meaning=Meaning(),
 )

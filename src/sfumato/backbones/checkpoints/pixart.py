@@ -9,7 +9,7 @@ from ...core.denoiser import Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError
 from ..pixart import PixArtConfig
-from . import UNUSED, Format, Rule, numbered, rule
+from . import UNUSED, Format, Rule, numbered, refuse_channels, rule, trained_side
 
 _ATTENTION = tuple(
     rule(f"transformer_blocks.{{i}}.{theirs}.{part}", f"blocks.{{i}}.{ours}.{own}")
@@ -73,13 +73,12 @@ def _originals(config: PixArtConfig) -> tuple[Rule, ...]:
 
 
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
-    heads, channels, side = theirs.get("num_attention_heads", 16), theirs.get("in_channels", 4), theirs.get("sample_size", 128)
+    heads, channels, side = theirs.get("num_attention_heads", 16), theirs.get("in_channels", 4), trained_side(theirs, 128)
     patch, out = theirs.get("patch_size", 2), theirs.get("out_channels", 8)
     width = heads * theirs.get("attention_head_dim", 72)
     if (cross := theirs.get("cross_attention_dim", 1152)) != width:
         raise ConfigError(f"cross_attention_dim is {cross} and the blocks are {width} wide", "captions are projected to the blocks' width")
-    if out not in (None, channels, 2 * channels):
-        raise ConfigError(f"out_channels is {out}", f"{channels}, or {2 * channels} with a learned variance")
+    refuse_channels(channels, out, variance=True)
     # diffusers' own defaults where the config leaves these open.
     scale, sizes = theirs.get("interpolation_scale"), theirs.get("use_additional_conditions")
     return {

@@ -8,7 +8,7 @@ from typing import Any
 from ...core.denoiser import Meaning
 from ...core.errors import ConfigError
 from ..sana import SanaConfig
-from . import Format, Rule, numbered, rule
+from . import Format, Rule, numbered, refuse_channels, rule, trained_side
 
 _QKV = (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "out"), ("norm_q", "q_norm"), ("norm_k", "k_norm"))
 _BLOCK = (
@@ -46,15 +46,14 @@ def _rules(config: SanaConfig) -> tuple[Rule, ...]:
 
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
     channels, width = theirs.get("in_channels", 32), theirs.get("num_attention_heads", 70) * theirs.get("attention_head_dim", 32)
-    if (out := theirs.get("out_channels", 32)) not in (None, channels):
-        raise ConfigError(f"out_channels is {out}", f"as many as in_channels, {channels}")
+    refuse_channels(channels, theirs.get("out_channels", 32))
     cross = theirs.get("num_cross_attention_heads", 20) * theirs.get("cross_attention_head_dim", 112)
     if (cross, theirs.get("cross_attention_dim", 2240)) != (width, width):
         raise ConfigError(
             f"cross-attention is {cross} wide, reads {theirs.get('cross_attention_dim')} and the blocks are {width} wide",
             "captions are projected to the blocks' width, and both attentions share it",
         )
-    scale, tokens = theirs.get("interpolation_scale"), theirs.get("sample_size", 32) // theirs.get("patch_size", 1)
+    scale, tokens = theirs.get("interpolation_scale"), trained_side(theirs, 32) // theirs.get("patch_size", 1)
     return {
         "width": width,
         "hidden": int(theirs.get("mlp_ratio", 2.5) * width),
@@ -99,6 +98,7 @@ FORMAT = Format(
         "guidance_embeds": "guided",
         "guidance_embeds_scale": "guidance_scale",
     },
+    later={"guidance_embeds": False, "guidance_embeds_scale": 0.1},
     fixed={"dropout": (0.0,), "qk_norm": (None, "rms_norm_across_heads")},
     derive=_derive,
     describe=_describe,

@@ -10,7 +10,7 @@ from ...core.denoiser import Meaning
 from ...core.discrete import Betas
 from ...core.errors import ConfigError
 from ..unidiffuser import UniDiffuserConfig
-from . import Format, Rule, rule
+from . import Format, Rule, rule, trained_side
 
 _ROOT = (
     rule("vae_img_in.proj", "patch.proj"),
@@ -56,7 +56,7 @@ def _rules(config: UniDiffuserConfig) -> tuple[Rule, ...]:
 
 
 def _derive(theirs: Mapping[str, Any]) -> dict[str, Any]:
-    channels, patch, side = (theirs.get(name) for name in ("in_channels", "patch_size", "sample_size"))
+    channels, patch, side = theirs.get("in_channels"), theirs.get("patch_size"), trained_side(theirs, 0)
     if not (channels and patch and side) or theirs.get("out_channels") != channels:
         raise ConfigError(
             f"in_channels = {channels}, out_channels = {theirs.get('out_channels')}, patch_size = {patch}, sample_size = {side}",

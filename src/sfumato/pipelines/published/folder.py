@@ -22,13 +22,13 @@ from ...core.discrete import Betas
 from ...core.errors import ConfigError, UnknownNameError, UsageError, WeightsError
 from ...core.memory import require_memory
 from ...core.program import Network
-from ...core.weights import pipeline_bytes, read_json
+from ...core.weights import Shards, pipeline_bytes, read_json, require_weights
 from ...text.captions import cleaner, lowered
 from ...text.joined import Joined
 from ...text.labels import Labels
 from ...text.transformers_encoder import TransformersEncoder, empty_text_model, load_text_encoder
 from ..bins import SIDES
-from ..components import read_codec, refuse_pickles
+from ..components import read_codec
 from ..identity import Identity
 from ..settings import Defaults
 from ..text_to_image import TextToImage
@@ -59,17 +59,18 @@ def load_published(folder: Path, index: Mapping[str, Any], device: str, dtype: t
     made_of, said = read_settled(folder, index, made_of)
     made_of = _asked(name, made_of, wishes)
     for component in (made_of.component, "vae"):
-        refuse_pickles(folder / component)
+        require_weights(folder / component)
     require_memory(f"the pipeline in {folder}", partial(pipeline_bytes, folder), dtype, device)
-    net, codec = load_network(folder / made_of.component), read_codec(folder / "vae")
+    net, codec = load_network(folder / made_of.component, dtype), read_codec(folder / "vae")
     pipe = TextToImage(
         encoder=_encoder(folder, index, name, made_of, net, device, dtype),
         denoiser=Denoiser(net, network_meaning(made_of, said.scheduler)),
         codec=codec,
         slots=made_of.slots,
         defaults=published_defaults(made_of, said, codec.factor),
-        identity=Identity(folder.name, {"sha256": _weights(folder / made_of.component), "codec_sha256": _weights(folder / "vae")}),
+        identity=Identity(folder.name, {"sha256": Shards(folder / made_of.component).files, "codec_sha256": Shards(folder / "vae").files}),
         notes=tuple(f"this folder's {part} is not run here" for part in made_of.unrun if _has(index, part)),
+        refines=made_of.refines,
     )
     return made_of.completed(pipe, folder)
 
@@ -84,7 +85,8 @@ def read_settled(folder: Path, index: Mapping[str, Any], made_of: Kind) -> tuple
 
 
 def _has(index: Mapping[str, Any], part: str) -> bool:
-    return (index.get(part) or [None, None])[1] is not None
+    entry = index.get(part)
+    return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
 
 def network_meaning(made_of: Kind, scheduler: Scheduler) -> Meaning:
@@ -137,17 +139,28 @@ def _read_scheduler(folder: Path, made_of: Kind) -> Scheduler:
 
 def published_defaults(made_of: Kind, said: Said, factor: int) -> Defaults:
     """How the pipeline was released to be sampled; `factor`: pixels of a latent cell."""
-    side, scheduler = (made_of.side or int(said.config.get("sample_size", 128))) * factor, said.scheduler
-    # The sizes are those of codecs that shrink eightfold, which all released ones do.
-    bins = side if made_of.binned and factor == 8 and side in SIDES else 0
+    height, width = (cells * factor for cells in _trained(said.config.get("sample_size"), made_of))
+    scheduler = said.scheduler
+    # The sizes are those of the codecs that were released.
+    bins = height if made_of.binned and factor in (8, 32) and height == width and height in SIDES else 0
     return Defaults(
-        (side, side), made_of.steps, made_of.guidance, scheduler.solver, scheduler.shift, scheduler.layout,
+        (height, width), made_of.steps, made_of.guidance, scheduler.solver, scheduler.shift, scheduler.layout,
         bins=bins, guide=made_of.guide, other_sizes=made_of.other_sizes,
     )  # fmt: skip
 
 
+def _trained(said: Any, made_of: Kind) -> tuple[int, int]:
+    """Rows and columns of latent cells, of a config's sample_size."""
+    sides = (made_of.side,) * 2 if said is None else tuple(said) if isinstance(said, list) else (said, said)
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        raise ConfigError(f"sample_size is {said!r}", "a number of latent cells, [rows, columns], or null")
+    return sides[0], sides[1]
+
+
 def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of: Kind) -> None:
-    """Refuse a folder without a component that is needed, with one that would be ignored, or of another class than is computed."""
+    """Refuse a folder without a component that is needed, with one that would be ignored or a flag that is not known, or of another class
+    than is computed.
+    """
     needed: dict[str, tuple[str, ...]] = {
         made_of.component: (made_of.transformer, FORMER_CLASS),
         "vae": (made_of.codec,),
@@ -164,7 +177,11 @@ def _check_components(folder: Path, index: Mapping[str, Any], name: str, made_of
             raise UnknownNameError(f"class of a {name}'s {part}", str(index[part][1]), classes)
     known = {*needed, *made_of.unrun, *made_of.idle}
     for part, entry in index.items():
-        if not part.startswith("_") and part not in known and isinstance(entry, list) and entry[1] is not None:
+        if part.startswith("_") or part in known or part in made_of.flags or entry is None:
+            continue
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise UnknownNameError(f"entry of a {name}'s model_index.json", part, [*known, *made_of.flags])
+        if _has(index, part):
             raise ConfigError(f"{folder / 'model_index.json'} has a {part} ({entry[1]})", f"a {name} is drawn from {', '.join(needed)}")
 
 
@@ -190,7 +207,3 @@ def empty_texts(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The models of a published pipeline's text encoders, by folder, on meta."""
     texts = kind(class_name(index)).texts
     return {text.folder: empty_text_model(folder / text.folder) for text in texts if _has(index, text.folder)}
-
-
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))

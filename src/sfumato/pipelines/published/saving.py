@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 
 from ...backbones import backbones
 from ...backbones.checkpoints import of_family
-from ...backbones.checkpoints.folder import save_network
+from ...backbones.checkpoints.folder import read_shape, save_network
+from ...core.config import to_dict
 from ...core.denoiser import Meaning
 from ...core.discrete import Betas
 from ...core.errors import UsageError
@@ -19,6 +21,7 @@ from ...core.weights import read_json
 from ...text.joined import Joined
 from ...text.labels import Labels
 from ..components import save_codec
+from ..settings import by
 from ..text_to_image import TextToImage
 from .folder import network_meaning
 from .kinds import WAYS, Kind, kind
@@ -73,13 +76,25 @@ def _write_texts(encoder: Joined, made_of: Kind, folder: Path) -> dict[str, Any]
 
 def _write_network(pipe: TextToImage, folder: Path, made_of: Kind, dtype: torch.dtype | None) -> None:
     save_network(pipe.denoiser.net, folder, dtype=dtype)
-    if made_of.side:
+    config, shape = read_json(folder / "config.json"), read_shape(folder)[2]
+    if "sample_size" not in config:
         return
     # Their pipelines read the default size, and PixArt's whether sizes are told, off sample_size; positions hang on side / patch / scale.
-    config, side = read_json(folder / "config.json"), pipe.defaults.size[0] // pipe.codec.factor
+    height, width = (side // pipe.codec.factor for side in pipe.defaults.size)
     if config.get("interpolation_scale"):
-        config["interpolation_scale"] = side / config["sample_size"] * config["interpolation_scale"]
-    write_json(folder / "config.json", {**config, "sample_size": side})
+        config["interpolation_scale"] = height / config["sample_size"] * config["interpolation_scale"]
+    write_json(folder / "config.json", {**config, "sample_size": height if height == width else [height, width]})
+    before, after = to_dict(shape), to_dict(read_shape(folder)[2])
+    if changed := [name for name, value in before.items() if not _alike(value, after[name])]:
+        raise UsageError(
+            f"a default size of {by(pipe.defaults.size)} would make {after[changed[0]]} of the network's {changed[0]} {before[changed[0]]}",
+            "diffusers has one number for both: give the pipeline's defaults the size that its network was trained at",
+        )
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Equal, but for the last bits of a quotient."""
+    return math.isclose(one, other, rel_tol=1e-9) if isinstance(one, float) else one == other
 
 
 def _diffusers_version() -> str:

@@ -7,7 +7,7 @@ and a codec, its `completed` and `written`. `load` reads no pipeline's name, so 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from ....core.conditions import Slot
 from ....core.denoiser import TimeMap
 from ....core.errors import ConfigError, UnknownNameError
 from ....core.registry import Registry
+from ....core.weights import read_json
 from ....sampling.guidance import Guide
 from ....sampling.policies.extrapolation import OtherSizes
 from ....text.captions import Prepare, as_it_is
@@ -85,7 +86,8 @@ class Kind:
     that it may have.   `slots`: what its network reads.   `steps`, `guidance`: as released.   `even`: it hands evenly spaced sigmas to its
     scheduler.   `sized`: its shift may follow the picture's size.   `time_map`: how its network is told the time, where that is not its
     scheduler's to say.   `side`: rows of latent cells that it was trained at, where the network's config does not say.   `binned`: drawn at
-    the nearest of the sizes it was trained at.   `guide`, `other_sizes`: see `Defaults`.
+    the nearest of the sizes it was trained at.   `guide`, `other_sizes`: see `Defaults`.   `flags`: entries of model_index.json that are no
+    components.   `refines`: see `TextToImage`.
 
     Components beyond these, by folder. `needs`: must be there, one of these classes.   `optional`: may be null, and have to be: they are of
     uses that are not drawn here.   `unrun`: may be there and change nothing in a picture, but are not run here, which every picture then
@@ -108,10 +110,12 @@ class Kind:
     sized: bool = False
     time_map: TimeMap | None = None
     width: int = 0
-    side: int = 0
+    side: int = 128
     binned: bool = False
     guide: Guide = field(default_factory=Guide)
     other_sizes: OtherSizes | None = None
+    flags: tuple[str, ...] = ()
+    refines: bool = False
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     unrun: tuple[str, ...] = ()
@@ -124,6 +128,12 @@ class Kind:
     def component(self) -> str:
         """The network's folder."""
         return formats.get(self.transformer).component
+
+
+def masked(kind: Kind, said: Said) -> Kind:
+    """`kind` with padding that its CLIP does not attend to, where that one's config says `use_attention_mask`."""
+    config = read_json(said.folder / "text_encoder" / "config.json")
+    return replace(kind, texts=tuple(replace(text, padding="kept") for text in kind.texts)) if config.get("use_attention_mask") else kind
 
 
 # What several pipelines share.

@@ -37,7 +37,9 @@ DIT = Kind(
     (Slot("class", null="value"),),
     steps=50,
     guidance=4.0,
+    side=32,
     guide=Guide(channels=3),
+    flags=("id2label",),
     settled=_of_classes,
     written=_named,
 )

@@ -33,7 +33,6 @@ FLUX = Kind(
     guidance=3.5,
     even=True,
     sized=True,
-    side=128,
     optional=("image_encoder", "feature_extractor"),
     settled=_schnell,
 )

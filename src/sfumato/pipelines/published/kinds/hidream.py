@@ -36,7 +36,6 @@ publish(
         (TEXT, Slot("taps", null="empty"), POOLED),
         steps=50,
         guidance=5.0,
-        side=128,
         settled=_released,
     ),
 )

@@ -49,4 +49,4 @@ publish(
     ),
     former="LuminaText2ImgPipeline",
 )
-publish("Lumina2Pipeline", IMAGE_2, diffusers=replace(IMAGE_2, guide=Guide(renorm="rows")))
+publish("Lumina2Pipeline", IMAGE_2, diffusers=replace(IMAGE_2, guide=Guide(renorm="rows")), former="Lumina2Text2ImgPipeline")

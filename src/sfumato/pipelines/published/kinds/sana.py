@@ -1,4 +1,5 @@
 """Sana (arXiv 2410.10629): Gemma-2, instructed to enhance the prompt; of the instruction's states only the ends are handed on.
+Drawn at the nearest trained size, as PixArt.
 
 diffusers lowers the prompt, and tells the network whole thousandths of its time; the original neither.
 """
@@ -35,6 +36,8 @@ SANA = Kind(
     steps=20,
     guidance=4.5,
     codec="AutoencoderDC",
+    side=32,
+    binned=True,
     time_map="identity",
 )
 publish("SanaPipeline", SANA, diffusers=replace(SANA, texts=(replace(_GEMMA, prepare=lowered),), time_map=None))

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import CLIP, POOLED, PROJECTED_CLIP, TEXT, Kind, Said, Text, publish
+from . import CLIP, POOLED, PROJECTED_CLIP, TEXT, Kind, Said, Text, masked, publish
 
 if TYPE_CHECKING:
     from ...text_to_image import TextToImage
 
-ZEROS = "force_zeros_for_empty_prompt"
+ZEROS, AESTHETICS = "force_zeros_for_empty_prompt", "requires_aesthetics_score"
 
 
 def _unchecked(pipe: TextToImage, folder: Path) -> Mapping[str, Any]:
@@ -33,7 +33,7 @@ def _base(pipe: TextToImage, folder: Path) -> Mapping[str, Any]:
 
 
 def _refiner(pipe: TextToImage, folder: Path) -> Mapping[str, Any]:
-    return {**_base(pipe, folder), "requires_aesthetics_score": "aesthetic" in pipe.denoiser.net.slots}
+    return {**_base(pipe, folder), AESTHETICS: "aesthetic" in pipe.denoiser.net.slots}
 
 
 _SECOND = Text("text_encoder_2", "tokenizer_2", PROJECTED_CLIP, layers=(-2,), padding="attended")
@@ -46,6 +46,7 @@ XL = Kind(
     steps=50,
     guidance=5.0,
     optional=("image_encoder", "feature_extractor"),
+    flags=(ZEROS,),
     settled=_zeros,
     written=_base,
 )
@@ -62,6 +63,9 @@ publish(
         optional=("image_encoder",),
         unrun=("safety_checker",),
         idle=("feature_extractor",),
+        side=64,
+        flags=("requires_safety_checker",),
+        settled=masked,
         written=_unchecked,
     ),
 )
@@ -73,6 +77,8 @@ publish(
         texts=(_SECOND,),
         joined="one",
         optional=("text_encoder", "tokenizer", "image_encoder", "feature_extractor"),
+        flags=(ZEROS, AESTHETICS),
+        refines=True,
         written=_refiner,
     ),
 )

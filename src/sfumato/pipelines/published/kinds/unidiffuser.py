@@ -16,14 +16,14 @@ from ....core.errors import ConfigError, WeightsError
 from ....core.pretrained import load_pretrained, require_safetensors
 from ....core.weights import read_json
 from ....text.captioner import CLASS, load_captioner
-from . import CLIP, DISCRETE, TEXT, Kind, Said, Text, publish
+from . import CLIP, DISCRETE, TEXT, Kind, Said, Text, masked, publish
 
 if TYPE_CHECKING:
     from ...text_to_image import TextToImage
 
 
 def _before_it_is_small(kind: Kind, said: Said) -> Kind:
-    return replace(kind, width=int(read_json(said.folder / "text_decoder" / "config.json").get("prefix_inner_dim", 0)))
+    return replace(masked(kind, said), width=int(read_json(said.folder / "text_decoder" / "config.json").get("prefix_inner_dim", 0)))
 
 
 def _with_captions(pipe: TextToImage, folder: Path) -> TextToImage:
