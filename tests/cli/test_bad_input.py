@@ -43,12 +43,37 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
         ("a cat", "--prompts", "missing.txt"): "cannot read the prompts in missing.txt",
         ("a cat", "--num", "2", "--out", "one.png"): "do not fit in the one file",
         ("a cat", "--sheet", "sheet.jpg"): "is not a .png",
+        ("a cat", "--out", "foo.jpg"): "--out foo.png",
+        ("--again", "a.png", "--out", "foo.webp"): "--out foo.png",
+        ("a cat", "--num", "1000000000"): "1000000000 pictures in one command",
+        ("a cat", "--binned", "no"): "has no bins",
+        ("a cat", "--best-of", "2", "--scorer", "jugde"): "did you mean 'judge'? known: critic, judge",
+        ("a cat", "--refiner", "m", "--refine-at", "1.5"): "--refine-at",
     }.items(),
 )
 def test_a_wrong_request(cli: Cli, model: Path, words: tuple[str, ...], said: str) -> None:
     ran = cli("generate", *words, "--model", model)
-    assert ran.code == 2 and said in ran.err, ran.err
-    assert "Traceback" not in ran.err and not list(Path().rglob("*.png"))
+    assert ran.code == 2 and said in ran.err and "None" not in ran.err, ran.err
+    assert "Traceback" not in ran.err and not list(Path().rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("train", "model", "--data", "d", "--out", "o", f"--{option}") for option in ("languages", "scenes", "forms")),
+        ("inspect", "--heatmap", "a cat", "--blocks"),
+        ("data", "emoji", "--out", "o", "--styles"),
+    ],
+)
+def test_an_option_that_names_nothing(cli: Cli, words: tuple[str, ...]) -> None:
+    ran = cli(*words)
+    assert ran.code == 2 and f"{words[-1]} names nothing\n  name at least one: {words[-1]} " in ran.err, ran.err
+
+
+def test_words_are_offered_alone_and_in_their_order(cli: Cli) -> None:
+    ran = cli("generate", "a cat", "--dtype", "int8")
+    said = " ".join((ran.err + ran.out).replace("\u2502", " ").split())
+    assert ran.code == 2 and "('float32', 'bfloat16', 'float16')" in said, said
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from sfumato.cli.evaluate import Evaluate
+from sfumato.cli.places import way_of
 from sfumato.core.errors import SfumatoError
 from sfumato.core.files import sha256
 from sfumato.evaluate.judge import Judge
-from sfumato.pipelines import TextToImage
+from sfumato.pipelines import TextToImage, load
 
 from ..evaluate.suites.conftest import judge_of
 from .conftest import Cli, Ran
@@ -36,11 +37,61 @@ def test_one_choice_changed_is_measured(own: Callable[..., Ran], made: Callable[
     assert (first["steps"], second["steps"]) == (1, 2) and first["model"].endswith("), solver heun")
     assert second["model"] == f"{first['model']}, lora one.safetensors:0.5 ({sha256(one)[:12]})"
     assert told["comparison"]["prompts"]["apart"]["equal in every pixel"]["value"] == 0.0
-    assert "1 steps, guidance 4 against 2 steps, guidance 4, seed 0" in Path("a/report.html").read_text()
-    same = own("--out", "b", "--steps", 2, "--change", "solver=euler").lines[0]
-    assert same["comparison"]["prompts"]["apart"]["equal in every pixel"]["value"] == 1.0
-    other = own("--out", "a", "--steps", 1, "--solver", "euler")
-    assert other.code == 2 and "holds another evaluation; different: model" in other.err
+    second = f"solver-heun-lora-one.safetensors-0.5-{sha256(one)[:12]}"
+    page = Path(f"a/steps-1-solver-heun/report-prompts-against-{second}.html")
+    assert "1 steps, guidance 4 against 2 steps, guidance 4, seed 0" in page.read_text()
+
+
+def test_each_way_of_drawing_and_each_suite_has_its_place(own: Callable[..., Ran], model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert own("--change", "steps=1").code == 0
+    drawn: list[int] = []
+    call = TextToImage.__call__
+    monkeypatch.setattr(TextToImage, "__call__", lambda *a, **k: (drawn.append(k["steps"]), call(*a, **k))[1])
+    second = own("--change", "guidance=1")
+    assert second.code == 0 and set(drawn) == {2}, second.err  # two steps are the model's own: nothing but the second way is drawn
+    drawn.clear()
+    assert own("--steps", 1).code == 0 and own().code == 0 and not drawn
+    assert own("--steps", 1, "--change", "steps=2").code == 0 and not drawn
+    assert own("--against", model).code == 0 and drawn and own("--seed", 3).code == 0
+    folder = Path("out/evaluate-tiny")
+    told = {"report-prompts", "report-prompts-against-steps-1", "report-prompts-against-guidance-1", "report-prompts-against-tiny"}
+    assert {path.stem for path in folder.glob("*.html")} == told
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"prompts", "steps-1", "guidance-1", "against-tiny", "seed-3"}
+    assert {path.stem for path in (folder / "steps-1").glob("*.html")} == {"report-prompts", "report-prompts-against-plain"}
+    plan = folder / "prompts" / "plan.json"
+    plan.write_text(plan.read_text().replace('"guidance": 4.0', '"guidance": 2.5'))
+    other = own()
+    assert other.code == 2 and "different: guidance (2.5 there, 4.0 now)" in other.err and "--out" in other.err
+
+
+def test_pictures_that_are_equal_are_called_identical(own: Callable[..., Ran], model: Path, cli: Cli) -> None:
+    apart = own("--against", model).lines[0]["comparison"]["prompts"]["apart"]
+    assert apart["equal in every pixel"]["value"] == 1.0 and "PSNR (dB)" not in apart
+    shown = cli("evaluate", model, "--prompts", "p.txt", "--against", model).out
+    assert next(line for line in shown.splitlines() if "PSNR (dB)" in line).count("identical") == 1
+
+
+def test_a_long_way_has_a_short_name() -> None:
+    long = [way_of([f"negative {'a thick outline, ' * 20}{end}"]) for end in "ab"]
+    assert (
+        long[0] != long[1]
+        and max(map(len, long)) <= 100
+        and way_of(["", ""]) == ""
+        and way_of(["guide interval=0.2/0.8"]) == ("guide-interval=0.2-0.8")
+    )
+
+
+def test_wrong_names_are_said_before_the_judge_is_loaded(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Judge, "load", lambda folder: pytest.fail("the judge was loaded"))
+    Path("p.txt").write_text("a fox")
+    for words, said in (
+        (("nosuch", "--prompts", "p.txt"), "unknown model 'nosuch'"),
+        ((model, "--prompts", "nosuch"), "cannot read the prompts in nosuch"),
+        ((model, "--prompts", "p.txt", "--out", "p.txt"), "p.txt is a file"),
+        ((model, "--prompts", "p.txt", "--out", "p.txt/deep/er"), "p.txt is a file"),
+    ):
+        ran = cli("evaluate", *words)
+        assert ran.code in (1, 2) and said in ran.err, ran.err
 
 
 @pytest.mark.parametrize(
@@ -49,6 +100,11 @@ def test_one_choice_changed_is_measured(own: Callable[..., Ran], made: Callable[
         ("--change", "steps"): "the change 'steps'",
         ("--change", "stepps=3"): "'steps'",
         ("--change", "steps=few"): "'few' is no value of steps",
+        ("--change", "steps="): "a whole number: steps=10",
+        ("--change", "steps=2"): "--change steps=2 changes nothing",
+        ("--steps", "1", "--change", "steps=1"): "--change steps=1 changes nothing",
+        ("--change", "guide=everywhere"): "changes nothing",
+        ("--change", "pack=no"): "--change pack=no changes nothing",
         ("--change", "steps=0"): "steps",
         ("--change", "pack=maybe"): "yes or no",
         ("--change", "steps=1", "--change", "steps=2"): "changed twice",
@@ -70,6 +126,19 @@ def test_what_cannot_be_drawn_is_said_before_anything_is(
     monkeypatch.setattr(TextToImage, "__call__", never)
     ran = own("--out", "a", *words)
     assert ran.code in (1, 2) and said in ran.err and "Traceback" not in ran.err and not Path("a").exists(), ran.err
+
+
+@pytest.mark.parametrize("side", ["model", "--against"])
+def test_a_model_of_another_size_is_refused_before_anything_is_drawn(
+    own: Callable[..., Ran], cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    wide = load(model).save("wide")
+    facts = json.loads((wide / "sfumato.json").read_text())
+    facts["defaults"]["size"] = [32, 48]
+    (wide / "sfumato.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(TextToImage, "__call__", lambda *_, **__: pytest.fail("something was drawn"))
+    ran = cli("evaluate", "wide", "--prompts", "p.txt", "--out", "a") if side == "model" else own("--against", "wide", "--out", "a")
+    assert ran.code == 2 and "wide draws 48x32, and the judge looks at 32x32" in ran.err and not Path("a").exists(), ran.err
 
 
 def test_changes_replace_and_keep(made: Callable[..., Path]) -> None:

@@ -67,7 +67,7 @@ def test_every_option_reaches_the_evaluation(cli: Cli, model: Path, made: Callab
     assert set(turned) | shown | suites == {f.name for f in fields(Evaluate)}
     plain = cli("evaluate", model)
     assert plain.code == 0 and "the table" in plain.out, plain.err
-    assert seen[0]["train"][0]["count"] == 300 and Path("out/evaluate-tiny/report.html").is_file()
+    assert seen[0]["train"][0]["count"] == 300 and Path("out/evaluate-tiny/report-drawings.html").is_file()
     assert cli("evaluate", model, "--json").out.startswith("{")
     assert cli("evaluate", model, "--suite", "drawings").code == 0 and seen[0] == seen[-1]
     for name, words in turned.items():

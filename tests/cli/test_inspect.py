@@ -23,6 +23,12 @@ def test_an_anatomy(cli: Cli, model: Path) -> None:
     assert again.code == 1 and "--overwrite" in again.err and json.loads(Path("seen/anatomy.json").read_text()) == record
 
 
+def test_a_narrow_terminal_cuts_no_name(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = cli("inspect", model).out
+    assert "…" not in shown and "│ blocks.0.attention " in shown
+
+
 def test_a_profile(cli: Cli, model: Path) -> None:
     ran = cli("inspect", model, "--profile", "--steps", 2, "--out", "seen")
     assert ran.code == 0 and "linear" in ran.out and "unwatched" in ran.out, ran.err

@@ -154,6 +154,7 @@ def test_micro_as_it_is_written() -> None:
         ("sdxl", ("--micro", "orginal_size=1,2"), "this network reads original_size (2), crop (2), target_size (2)"),
         ("sdxl", ("--micro", "crop=1"), "micro crop = 1\n"),
         ("sdxl", ("--micro", "crop=nan,0"), "micro crop = nan, 0"),
+        ("sdxl", ("--micro", "original_size=-512,768"), "none below 0"),
         ("sdxl", ("--ways", "diffusers"), "is drawn alike in both"),
         ("flux", ("--ways", "diffusers"), "is drawn alike in both"),
         ("sdxl", ("--text-tokens", 8), "text_tokens is 8"),

@@ -54,8 +54,8 @@ def test_skills_from_the_command_line(cli: Cli, model: Path, witnessed: Judge) -
     assert plain.code == 0, plain.err
     told = plain.lines[0]
     assert set(told) == {"skills-train", "skills-test"} and told["skills-train"]["task"] == list(TASKS)
-    assert told["skills-train"]["tasks"]["single"]["true"]["count"] == 1 and Path("a/report.html").is_file()
-    assert len(list(Path("a/skills-test/pictures").iterdir())) == 7 and Path("a/skills-test/report.md").is_file()
+    assert told["skills-train"]["tasks"]["single"]["true"]["count"] == 1 and Path("a/steps-1/report-skills.html").is_file()
+    assert len(list(Path("a/steps-1/skills-test/pictures").iterdir())) == 7 and Path("a/steps-1/skills-test/report.md").is_file()
     assert skills(cli, model, "--count", 7).lines[0]["skills-train"]["answers"] == told["skills-train"]["answers"]
     for words, name in ((("--count", 14), "b"), (("--count", 7, "--seed", 3), "c"), (("--count", 7, "--pairs", "test"), "d")):
         turned = skills(cli, model, *words, out=name)
@@ -64,11 +64,16 @@ def test_skills_from_the_command_line(cli: Cli, model: Path, witnessed: Judge) -
         )
     both = skills(cli, model, "--count", 7, "--pairs", "train", "--against", model, out="e").lines[0]
     assert both["comparison"]["skills-train"]["apart"]["equal in every pixel"]["value"] == 1.0 and "skills-train" in both["against"]
-    assert json.loads(Path("e/comparison.json").read_text())["skills-train"]["pictures"]["all tasks"]["value"] == 0.0
+    assert (
+        json.loads(Path("e/steps-1/comparison-skills-train-against-tiny-steps-1.json").read_text())["skills-train"]["pictures"][
+            "all tasks"
+        ]["value"]
+        == 0.0
+    )
     refused = skills(cli, model, "--count", 6, out="f")
     assert refused.code == 2 and "6 prompts for 7 tasks" in refused.err and not Path("f").exists()
     shown = cli("evaluate", model, "--suite", "skills", "--data", FIXTURE, "--out", "a", "--steps", 1, "--count", 7)
-    assert "shuffled" in shown.out and "to read: a/report.html" in shown.out
+    assert "shuffled" in shown.out and "to read: a/steps-1/report-skills.html" in shown.out
 
 
 def test_a_judge_without_scenes_is_refused_before_anything_is_drawn(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,9 +114,14 @@ def test_words_from_the_command_line(cli: Cli, model: Path, monkeypatch: pytest.
     monkeypatch.setattr("sfumato.evaluate.suites.words.word_list", lambda: LIST[::20])
     Path("data/emoji").mkdir(parents=True)
     told = cli("evaluate", model, "--suite", "words", "--out", "a", "--each", 2, *FEW).lines[0]["words"]
-    assert told["count"] == 10 and len(set(told["prompts"])) == 5 and set(told["tasks"]) == {*KINDS} and Path("a/report.html").is_file()
+    assert (
+        told["count"] == 10
+        and len(set(told["prompts"])) == 5
+        and set(told["tasks"]) == {*KINDS}
+        and Path("a/steps-1/report-words.html").is_file()
+    )
     assert cli("evaluate", model, "--suite", "words", "--out", "b", *FEW).lines[0]["words"]["count"] == 5
-    assert "words that no English training caption holds" in Path("a/report.html").read_text()
+    assert "words that no English training caption holds" in Path("a/steps-1/report-words.html").read_text()
 
 
 def test_all_runs_all(cli: Cli, model: Path, witnessed: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +166,7 @@ def test_an_option_of_another_suite_is_refused(cli: Cli, suite: str) -> None:
         ran = cli("evaluate", "nowhere", *chosen, f"--{option}", value)
         said = f"--{option} changes nothing in the suite {suite}"
         assert ran.code in (1, 2) and (said in ran.err) == (option in REFUSED[suite]), (option, ran.err)
+    assert "it belongs to bias, words and prompts" in cli("evaluate", "nowhere", "--each", 3).err
     both = cli("evaluate", "nowhere", "--suite", "skills", "--prompts", "p.txt")
     assert both.code == 2 and "ask for different prompts" in both.err
 
@@ -173,7 +184,7 @@ def test_a_file_of_prompts_with_bad_lines(cli: Cli, model: Path, witnessed: Judg
     assert ran.code == 0 and "note: p.jsonl, line 2 is left out: not JSON" in ran.err and "line 4 is left out: unknown field" in ran.err
     told = ran.lines[0]["prompts"]
     assert told["prompts"] == ["a fox", "GO"] and [line["number"] for line in told["bad_lines"]] == [2, 4]
-    assert told["right"]["value"] == 0.5 and "reads &#x27;GO&#x27;" in Path("a/report.html").read_text()
+    assert told["right"]["value"] == 0.5 and "reads &#x27;GO&#x27;" in Path("a/steps-1/report-prompts.html").read_text()
     assert len(cli("evaluate", model, "--prompts", "p.jsonl", "--out", "b", "--each", 2, *FEW).lines[0]["prompts"]["prompts"]) == 4
     Path("p.txt").write_text("a fox\r\n\r\na key\x0bwith a tab\n")
     assert cli("evaluate", model, "--prompts", "p.txt", "--out", "c", *FEW).lines[0]["prompts"]["count"] == 2

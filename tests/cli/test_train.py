@@ -225,6 +225,10 @@ def test_a_run_of_before_a_field_existed_goes_on(cli: Cli, drawings: Path, model
         (("--scenes", "SCENES", "--scene-share", "0.1"), "is 0 scenes"),
         (("--scenes", "SCENES", "--scene-forms", "0", "0", "0", "0"), "not all 0"),
         (("--language-share", "0.2"), "name them: --languages"),
+        (("--languages", "de", "ja", "de"), "--languages names de twice"),
+        (("--depth", "0"), "--depth 0\n  at least 1"),
+        (("--lr", "nan"), "lr is nan"),
+        (("--muon-lr", "inf"), "muon_lr is inf"),
         (("--languages", "de", "--language-share", "1"), "more than 0 and less than 1"),
         (("--scenes", "SCENES", "--scene-objects", "0"), "at least 1"),
         (("--scene-share", "0.5"), "--scenes FOLDER"),
@@ -261,6 +265,7 @@ def test_judge(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         return Made()
 
     monkeypatch.setattr(judge_recipe, "train_judge", train_judge)
+    Path("d").mkdir()
     ran = cli("train", "judge", "--data", "d", "--out", "o", "--steps", 5, "--lessons", "l", "--quiet")
     assert (ran.code, ran.out) == (0, "o/judge\n") and "0.875" in ran.err, ran.err
     data, out, recipe, run, lessons, options = seen[0]
@@ -288,6 +293,7 @@ def test_critic(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         return Made()
 
     monkeypatch.setattr(critic_recipe, "train_critic", train_critic)
+    Path("d").mkdir()
     ran = cli("train", "critic", "--data", "d", "--out", "o", "--steps", 5, "--quiet")
     assert (ran.code, ran.out) == (0, "o/critic\n") and "87.5% of 8 pairs of drawings" in ran.err and "scenes" not in ran.err, ran.err
     data, out, recipe, run, options = seen[0]
@@ -310,6 +316,7 @@ def test_perceptual(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         return Made()
 
     monkeypatch.setattr(perceptual_recipe, "train_perceptual", train_perceptual)
+    Path("d").mkdir()
     ran = cli("train", "perceptual", "--data", "d", "--out", "o", "--steps", 5, "--quiet")
     assert (ran.code, ran.out) == (0, "o/perceptual\n") and "distortions taught cost the judge: perceptual 0.500, mse 0.250" in ran.err, (
         ran.err
@@ -334,3 +341,9 @@ def test_bad_recipes(cli: Cli, drawings: Path) -> None:
         assert ran.code == 2 and said in ran.err, ran.err
     assert cli("train", "codec", "--out", "o").code == 2
     assert not Path("o").exists()
+
+
+@pytest.mark.parametrize("kind", ["codec", "model", "judge", "critic", "perceptual"])
+def test_data_that_are_not_there_are_missed_before_a_run_begins(cli: Cli, kind: str) -> None:
+    ran = cli("train", kind, "--data", "nosuch", "--out", "o", "--quiet")
+    assert ran.code == 1 and "nosuch" in ran.err and "a new run" not in ran.err and not Path("o").exists(), ran.err

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from sfumato.cli.train import TrainCodec, TrainCritic, TrainJudge, TrainPerceptual
 from sfumato.cli.train_model import TrainModel
 from sfumato.codecs.kl import KLConfig, new_autoencoder
-from sfumato.core.errors import SfumatoError
+from sfumato.core.errors import ConfigError, SfumatoError
 from sfumato.evaluate.critic_recipe import CriticRecipe
 from sfumato.evaluate.perceptual_recipe import PerceptualRecipe
 from sfumato.training.codec_recipe import CodecRecipe
@@ -40,6 +42,13 @@ def test_every_field_of_the_optimizer() -> None:
             assert shown(plain) != shown(replace(plain, **{name: value})), name
         except SfumatoError as error:
             assert name == "name" and "muon" in str(error)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize("name", ["lr", "muon_lr", "weight_decay"])
+def test_rates_are_numbers(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=name):
+        OptimizerConfig(**{name: value})
 
 
 def test_every_field_of_the_codec() -> None:

@@ -134,6 +134,8 @@ def test_a_folder_that_is_no_world_or_is_taken_is_refused(tmp_path: Path) -> Non
         build_scenes(tmp_path / "a", tmp_path / "nowhere", progress=False)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(OutputError, match="is a file\n  name a folder"):
+        build_scenes(tmp_path / "mine" / "letter.txt", FIXTURE, overwrite=True, progress=False)
     with pytest.raises(OutputError, match="holds something else"):
         build(tmp_path / "mine")
     with pytest.raises(DataError, match="no standing person"):

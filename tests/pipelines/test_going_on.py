@@ -97,8 +97,8 @@ def test_a_refiner_that_draws_from_noise_alone_says_so(pipes: dict[str, TextToIm
 def test_what_does_not_fit_is_refused(pipes: dict[str, TextToImage]):
     both, picture = Refined(pipes["base"], pipes["refiner"]), torch.zeros(3, 16, 16)
     for act, told in (
-        (lambda: Refined(pipes["base"], pipes["refiner"], at=1.0), "at is 1.0"),
-        (lambda: both("a fox", steps=1), "1 steps, and at is 0.8"),
+        (lambda: Refined(pipes["base"], pipes["refiner"], at=1.0), "goes on at 1.0"),
+        (lambda: both("a fox", steps=1), "1 steps, of which"),
         (lambda: both("a fox", policies=[AttentionRecorder()]), "policies for two models"),
         (lambda: redraw(pipes["sd"], "a fox", picture, strength=0.0), "strength is 0.0"),
         (lambda: redraw(pipes["sd"], "a fox", torch.zeros(3, 3, 16, 16)), r"shape \(3, 3, 16, 16\) for 1"),

@@ -19,7 +19,9 @@ import sfumato
 from sfumato.core.errors import ConfigError, SfumatoError, UsageError, WeightsError
 from sfumato.core.rng import Rows
 from sfumato.core.weights import WEIGHTS
-from sfumato.pipelines import redraw
+from sfumato.evaluate.anatomy import anatomy
+from sfumato.pipelines import Refined, redraw
+from sfumato.pipelines.going_on import redrawn
 from sfumato.pipelines.unidiffuser import UniDiffuser
 from sfumato.sampling.guidance import Guide
 from sfumato.sampling.policies.attention_maps import AttentionRecorder, AttentionRecording
@@ -160,7 +162,10 @@ def test_what_it_cannot_do_is_said(tmp_path: Path):
     wrong: list[tuple[Any, str]] = [
         (lambda: pipe("a fox", micro={"kind": (1,)}), "this network reads none"),
         (lambda: pipe("a fox", guide=Guide(channels=3)), "an interval alone"),
-        (lambda: redraw(pipe, "a fox", torch.zeros(3, 16, 16), 0.5, steps=4), "CLIP embedding"),
+        (lambda: redraw(pipe, "a fox", torch.zeros(3, 16, 16), 0.5, steps=4), "--from-picture.*\n.*CLIP embedding"),
+        (lambda: redrawn(pipe, (16, 16), 0.5), "CLIP embedding"),
+        (lambda: Refined(pipe, pipe).settle(), "--refiner"),
+        (lambda: anatomy(pipe, text_tokens=9), "at one length"),
         (lambda: pipe.captions([square, other]), "2 sizes"),
         (lambda: pipe.captions([Image.new("RGB", (16, 18))]), "nearest is 16x16"),
         (lambda: pipe.captions([]), "at least one picture"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "schedule": ("schedule:Schedule", "print a model's times and where each number came from"),
     "reproduce": ("reproduce:Reproduce", "check a published claim"),
 }
+
+# What an option that takes several values may say.
+EXAMPLES = {"languages": "de", "scenes": "FOLDER", "forms": "1 1 1 1", "blocks": "0 1", "styles": "noto"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,7 +111,13 @@ def _parse(name: str, words: list[str]) -> Verb:
 
     module, _, attribute = VERBS[name][0].partition(":")
     verb: type[Verb] = getattr(import_module(f".{module}", __name__), attribute)
-    return tyro.cli(verb, prog=f"sfumato {name}", args=words, config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone))
+    rules, config = import_module(".choices", __name__).rules(), (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    asked = tyro.cli(verb, prog=f"sfumato {name}", args=words, config=config, registry=rules)
+    for option in fields(asked):
+        if option.default is None and getattr(asked, option.name) == ():
+            said = f"--{option.name.replace('_', '-')}"
+            raise UsageError(f"{said} names nothing", f"name at least one: {said} {EXAMPLES.get(option.name, 'VALUE')}, or leave it out")
+    return asked
 
 
 def _listing(verbs: Mapping[str, tuple[str, str]]) -> str:

@@ -14,11 +14,12 @@ from tyro import conf
 from ..core.config import to_dict
 from ..core.errors import UsageError
 from ..core.files import write_json
-from .jobs import check, given
+from .jobs import check, given, read_numbered
 from .loras import load, parse, say
 from .options import Steering
+from .places import Seen, page_of, way_of
 from .redraw import load_pipeline
-from .verb import DtypeName, note, pick_device, progress_bars, unset
+from .verb import DtypeName, check_folder, note, pick_device, progress_bars, unset
 
 if TYPE_CHECKING:
     from ..evaluate.compare import Comparison
@@ -41,7 +42,7 @@ KNOWN_TO: Mapping[str, tuple[str, ...]] = {
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Steering):
     """Score a model, or two side by side: how well it draws named things, whether it shows what a prompt asks for, what it makes of
-    neutral prompts or of words it never read, or how it does on prompts of your own. report.html shows it all.
+    neutral prompts or of words it never read, or how it does on prompts of your own. A page, report-SUITE.html, shows it all.
 
     How the model draws (--solver, --guide, --lora, ...) is said as to sfumato generate, and --change says what is different in a second
     drawing, so that what a choice costs in quality is measured. Stopped, it goes on where it was when the same command is run again.
@@ -78,7 +79,7 @@ class Evaluate(Steering):
     device: Annotated[str, unset("the GPU where there is one")] = "auto"
     # Numbers to compute in.
     dtype: Annotated[DtypeName | None, unset("float32 on a CPU, bfloat16 elsewhere")] = None
-    # Where the pictures and reports go.
+    # Where the pictures and reports go: a folder in it for each way of drawing, a page for each suite.
     out: Annotated[Path | None, unset("out/evaluate-MODEL")] = None
     # Print the reports as one JSON object.
     json: bool = False
@@ -86,26 +87,37 @@ class Evaluate(Steering):
     quiet: bool = False
 
     def run(self) -> int:
-        suites, second = self._suites(), self._second()
+        suites = self._suites()
+        lines = None if self.prompts is None else read_numbered(self.prompts)
+        check_folder(self.out or Path("out"))
+        second = self._second()
         from ..evaluate.judge import Judge
+        from ..pipelines.folder import find
         from .suites import ask
 
+        for side in filter(None, (self, second)):
+            find(side.model)
         judge = Judge.load(self.judge)
-        asked = ask(self, suites, judge)
+        asked = ask(self, suites, judge, lines)
         for line in asked.bad_lines:
             note(f"{self.prompts}, line {line.number} is left out: {line.reason}")
         if second is not None:
-            second._open()  # what the second model cannot draw is said before the first has drawn for hours
-        seen, out = self._examine(self.out, asked)
-        models = [seen]
+            self._differing(second, asked.size)
+        models = [self._examine(asked)]
         if second is not None:
-            models.append(second._examine(out / "against", asked)[0])
-        compared = self._compare(models, judge)
+            models.append(second._examine(asked, models[0].root))
+        compared, page = self._compare(models, judge), page_of(self._named(), models)
         if compared:
-            write_json(out / "comparison.json", {name: to_dict(found) for name, found in compared.items()})
-        self._page(models, compared, out)
-        self._show(models, compared, out)
+            write_json(models[0].folder / f"comparison-{page}.json", {name: to_dict(found) for name, found in compared.items()})
+        path = models[0].folder / f"report-{page}.html"
+        self._page(models, compared, path)
+        self._show(models, compared, path)
         return 0
+
+    def _named(self) -> str:
+        """What is asked, in one word or two."""
+        suite = self.suite or ("drawings" if self.prompts is None else "prompts")
+        return f"{suite}-{self.pairs}" if self.pairs in ("train", "test") else suite
 
     def _suites(self) -> tuple[str, ...]:
         """Which suites run. Raises `UsageError` for an option that none of them knows, and when the real drawings are missing."""
@@ -115,7 +127,7 @@ class Evaluate(Steering):
         suites = ("drawings", "skills", "bias", "words") if one == "all" else (one,)
         for name, known in KNOWN_TO.items():
             if getattr(self, name) is not None and not set(known) & set(suites):
-                raise UsageError(f"--{name} changes nothing in the suite {one}", f"it belongs to {' and '.join(known)}")
+                raise UsageError(f"--{name} changes nothing in the suite {one}", f"it belongs to {_listed(known)}")
         if one != "prompts" and not self.folder.exists():
             raise UsageError(f"there are no drawings to compare with in {self.folder}", f"sfumato data emoji --out {self.folder}")
         return suites
@@ -136,21 +148,39 @@ class Evaluate(Steering):
             parse(side.lora)
         return sides[1] if len(sides) > 1 else None
 
-    def _open(self) -> tuple[TextToImage, tuple[Lora, ...]]:
-        """The model and its LoRAs, loaded. Raises what its drawing would."""
+    def _open(self, size: int) -> tuple[TextToImage, tuple[Lora, ...]]:
+        """The model and its LoRAs, loaded. Raises what its drawing would, and `UsageError` where it draws another `size` than is judged."""
+        from ..pipelines.settings import by
+
         pipe = load_pipeline(self.model, pick_device(self.device), self.dtype)
-        pipe.settle(**given(self.settings()))
+        drawn = pipe.settle(**given(self.settings())).size
+        if drawn != (size, size):
+            hint = "a model of that size, or --judge FOLDER with one trained at the model's size"
+            raise UsageError(f"{self.model} draws {by(drawn)}, and the judge looks at {size}x{size}", hint)
         return pipe.pack() if self.pack else pipe, load(parse(self.lora), pipe, self.lora_partial)
 
-    def _examine(self, out: Path | None, asked: Asked) -> tuple[dict[str, Any], Path]:
-        """What was seen, by part, and the folder of the pictures. The model is let go when it is done."""
+    def _differing(self, second: Evaluate, size: int) -> None:
+        """What the second cannot draw is said before the first has drawn for hours; so is a change that changes nothing."""
+        pipe, _ = second._open(size)
+        if self.against is not None:
+            return
+        ways = [(pipe.settle(**given(s.settings())), s.pack, parse(s.lora), s.lora_partial) for s in (self, second)]
+        if ways[0] == ways[1]:
+            told = " ".join(f"--change {word}" for word in self.change)
+            raise UsageError(f"{told} changes nothing: {self.model} is drawn so without it", "another value, or leave it out")
+
+    def _examine(self, asked: Asked, beside: Path | None = None) -> Seen:
+        """What was seen; `beside`: the folder of the model that is compared. The model is let go when it is done."""
         from ..evaluate.suites.sitting import Sitting
 
-        pipe, adapted = self._open()
+        pipe, adapted = self._open(asked.size)
         say(adapted)
         name, options, told = pipe.identity["name"], dict(given(self.settings())), self.told()
-        steps, guidance = (options.pop(option, getattr(pipe.defaults, option)) for option in ("steps", "guidance"))
-        out = out or Path("out") / f"evaluate-{name}"
+        chosen = {option: options.pop(option, getattr(pipe.defaults, option)) for option in ("steps", "guidance")}
+        own = [f"{option} {value:g}" for option, value in chosen.items() if value != getattr(pipe.defaults, option)]
+        way = way_of([*own, told, f"seed {self.seed}" if self.seed else ""])
+        root = (self.out or Path("out") / f"evaluate-{name}") if beside is None else beside
+        root = root if beside is None or self.against is None else root / f"against-{name}"
         seen: dict[str, Any] = {}
         with progress_bars(self.quiet, **{f"{name}, {part.name}": part.pictures for part in asked.parts}) as update:
             for part in asked.parts:
@@ -158,18 +188,17 @@ class Evaluate(Steering):
                     partial(pipe, loras=adapted, **options),
                     # The checksum too: another model of this name must not go on with its pictures, nor may another way of drawing.
                     model=f"{name} ({pipe.identity['sha256'][:12]})" + (f", {told}" if told else ""),
-                    out=out / part.name,
+                    out=root / way / part.name,
                     seed=self.seed,
-                    steps=steps,
-                    guidance=guidance,
+                    **chosen,
                     batch=self.batch,
                     weights=pipe.weights,
                     progress=lambda done, total, part=part: update(f"{name}, {part.name}", done, total),  # type: ignore[misc]
                 )
                 seen[part.name] = part.examine(sitting)
-        return seen, out
+        return Seen(name, root, way, seen)
 
-    def _compare(self, models: Sequence[Mapping[str, Any]], judge: Judge) -> dict[str, Comparison]:
+    def _compare(self, models: Sequence[Seen], judge: Judge) -> dict[str, Comparison]:
         """The two models' parts side by side; nothing of one model alone."""
         from ..evaluate.compare import compare
         from ..evaluate.suites.outcome import Outcome
@@ -177,34 +206,39 @@ class Evaluate(Steering):
 
         if len(models) < 2:
             return {}
-        first, second = models
+        first, second = (model.parts for model in models)
         return {name: (paired if isinstance(seen, Outcome) else compare)(seen, second[name], judge) for name, seen in first.items()}
 
-    def _page(self, models: Sequence[Mapping[str, Any]], compared: Mapping[str, Comparison], out: Path) -> None:
+    def _page(self, models: Sequence[Seen], compared: Mapping[str, Comparison], path: Path) -> None:
         from ..evaluate.page import drawings_section, write_page
         from ..evaluate.suites.outcome import Outcome
         from ..evaluate.suites.page import suite_section
 
         sections = []
-        for name, seen in models[0].items():
+        for name, seen in models[0].parts.items():
             section = suite_section if isinstance(seen, Outcome) else drawings_section
-            sections.append(section([model[name] for model in models], compared.get(name)))
-        reports = [next(iter(model.values())).report for model in models]
+            sections.append(section([model.parts[name] for model in models], compared.get(name)))
+        reports = [next(iter(model.parts.values())).report for model in models]
         ways = dict.fromkeys(f"{report.steps} steps, guidance {report.guidance:g}" for report in reports)
         told = f"{' against '.join(ways)}, seed {reports[0].seed}"
-        write_page(out / "report.html", [report.model for report in reports], told, sections)
+        write_page(path, [report.model for report in reports], told, sections)
 
-    def _show(self, models: Sequence[Mapping[str, Any]], compared: Mapping[str, Comparison], out: Path) -> None:
+    def _show(self, models: Sequence[Seen], compared: Mapping[str, Comparison], path: Path) -> None:
         if self.json:
-            reports = [{name: to_dict(seen.report) for name, seen in model.items()} for model in models]
+            reports = [{name: to_dict(seen.report) for name, seen in model.parts.items()} for model in models]
             more = {"against": reports[1], "comparison": {k: to_dict(c) for k, c in compared.items()}} if compared else {}
             print(json.dumps({**reports[0], **more}))
             return
         from rich.console import Console
 
         for model in models:
-            for seen in model.values():
+            for seen in model.parts.values():
                 Console().print(seen.report.table())
         for found in compared.values():
             Console().print(found.table())
-        print(f"pictures and reports: {out}; to read: {out / 'report.html'}")
+        print(f"pictures and reports: {' and '.join(str(model.folder) for model in models)}; to read: {path}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """As people list things."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -19,7 +19,7 @@ from tyro import conf
 from ..core.errors import CancelledError, UsageError
 from . import loras, png
 from .drawing import Artist, Drawn, batch_by_batch, best_of_each, memory, record_of
-from .jobs import Job, check, given, is_png, plan, refuse_existing, requests
+from .jobs import Job, check, check_out, given, is_png, plan, refuse_existing, requests
 from .options import Drawing
 from .redraw import Elsewhere, as_it_was, differences, same_pixels
 from .sheet import save_sheet, sheet_path
@@ -65,6 +65,7 @@ class Generate(Drawing):
     quiet: bool = False
 
     def run(self) -> int:
+        check_out(self.out or Path("out"))
         if self.again is not None:
             return self._redraw(self.again)
         self._check()
@@ -87,6 +88,9 @@ class Generate(Drawing):
         artist = self.artist(device)
         for wanted in dict.fromkeys(job.settings for job in jobs):
             artist.settle(**given(wanted))
+            # A record says it of every picture, so that only what is asked for can be refused.
+            if wanted.binned is False and not artist.pipe.defaults.bins:
+                raise UsageError(f"--binned no, and {artist.names[0]} has no bins", "it is drawn at the size asked for; leave it out")
         if self.pack:
             artist.pack()
         adapted = loras.load(styles, artist.pipe, self.lora_partial)

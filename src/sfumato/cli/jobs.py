@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = 'say what to draw, for example "a red heart, noto style"'
 PLAIN = ("negative", "steps", "guidance", "solver", "shift", "cfg", "binned", "strength")  # of a line, taken as they are
+Numbered = tuple[str, bool, list[tuple[int, str]]]
+MOST = 1_000_000  # pictures of one command
+OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jxl", ".svg", ".pdf")
 LONGEST_NAME = 100  # bytes; file systems take 255, and a temporary file's name is longer
 
 
@@ -111,7 +114,7 @@ def _from_file(file: str, settings: Settings, seed: int) -> list[Request]:
     return [_parse_line(line, settings, seed, f"{name}, line {number}") for number, line in numbered]
 
 
-def read_numbered(file: str) -> tuple[str, bool, list[tuple[int, str]]]:
+def read_numbered(file: str) -> Numbered:
     """What to call a file of prompts ("-": standard input), whether its lines are JSON, and those that are not blank, numbered from 1.
 
     Raises `UsageError` when it cannot be read, is no UTF-8 text or has no such line.
@@ -162,6 +165,8 @@ def plan(asked: Sequence[Request], num: int, out: Path) -> list[Job]:
     """`num` pictures of each request with seeds counted up, and their files: `out` itself if it ends in .png, else in the folder `out`."""
     if num < 1:
         raise UsageError(f"num is {num}", "at least 1 picture of each prompt")
+    if num * len(asked) > MOST:
+        raise UsageError(f"{num * len(asked)} pictures in one command", f"at most {MOST}: several commands, each with a --seed of its own")
     drawn = [(request, request.seed + i) for request in asked for i in range(num)]
     if is_png(out):
         if len(drawn) > 1:
@@ -175,6 +180,12 @@ def plan(asked: Sequence[Request], num: int, out: Path) -> list[Job]:
 def is_png(path: Path) -> bool:
     """Whether `path` names one picture and not a folder of them."""
     return path.suffix.lower() == ".png"
+
+
+def check_out(path: Path) -> None:
+    """Refuse a picture of another kind than PNG: there is no folder meant."""
+    if path.suffix.lower() in OTHER_PICTURES:
+        raise UsageError(f"--out {path}: pictures are written as .png", f"--out {path.with_suffix('.png')}, or a folder")
 
 
 def _names(drawn: Sequence[tuple[Request, int]], folder: Path) -> Iterator[Path]:

@@ -37,12 +37,13 @@ class Steering(Verb):
     guide: Annotated[str | None, unset("the model's own", "FIELD=VALUE,...|everywhere")] = None
     # What to keep out of the picture.
     negative: Annotated[str | None, unset("nothing")] = None
-    # The solver: euler, heun, dpm++2m or unipc; renoise adds new noise in each step, as distilled networks want it.
+    # The solver: euler, heun, dpm++2m, unipc or, on discrete schedules, plms; renoise adds new noise in each step, as distilled networks
+    # want it.
     solver: Annotated[str | None, unset("the model's own")] = None
     # Above 1: more of the steps near the noise.
     shift: Annotated[float | None, unset("the model's own, scaled to the size")] = None
-    # How the steps are laid out: a kind (paper, released; for discrete schedules linspace, leading, trailing, uniform) and its other fields
-    # by name, as in uniform,end=first or paper,scaling=fixed.
+    # How the steps are laid out: a kind (paper, released, late, below; for discrete schedules linspace, leading, trailing, uniform) and its
+    # other fields by name, as in uniform,end=first or paper,scaling=fixed.
     layout: Annotated[str | None, unset("the model's own", "KIND[,FIELD=VALUE]")] = None
     # Lay weights out for this CPU before drawing: takes a moment, then each picture is sooner done (docs/benchmarks.md).
     pack: bool = False
@@ -66,7 +67,7 @@ class Steering(Verb):
 
     def changed(self, words: Sequence[str]) -> Self:
         """These options with others in their place, each as "steps=10" or "lora=FILE:0.8". Raises `UsageError` for what is no such option,
-        no such value, or comes twice (a LoRA may).
+        no such value, comes twice (a LoRA may) or changes nothing.
         """
         kinds: Mapping[str, Callable[[str], Any]] = {
             **dict.fromkeys(("guidance", "cfg", "shift"), float), "steps": int, **dict.fromkeys(("pack", "lora_partial"), _yes),
@@ -85,8 +86,12 @@ class Steering(Verb):
             try:
                 value = kinds[name](text)
             except ValueError as error:
-                raise UsageError(f"the change {word!r}: {text!r} is no value of {option}", str(error)) from error
+                raise UsageError(f"the change {word!r}: {text!r} is no value of {option}", EXAMPLES[kinds[name]].format(option)) from error
             found[name] = (*found.get(name, ()), value) if name == "lora" else value
+        for name, value in found.items():
+            if value == getattr(self, name):
+                told = " ".join(f"--change {word}" for word in words if word.partition("=")[0].replace("-", "_") == name)
+                raise UsageError(f"{told} changes nothing: it is so without", "another value, or leave it out")
         return replace(self, **found)
 
     def told(self) -> str:
@@ -110,6 +115,10 @@ def _yes(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError("yes or no")
     return text == "yes"
+
+
+# By the kind of an option, what a change to it looks like.
+EXAMPLES: Mapping[Callable[[str], Any], str] = {int: "a whole number: {}=10", float: "a number: {}=2.5", _yes: "yes or no: {}=yes"}
 
 
 @dataclass(frozen=True, kw_only=True)

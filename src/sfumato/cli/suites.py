@@ -17,7 +17,7 @@ from ..evaluate.suites.prompts import Prompts
 from ..evaluate.suites.skills import Skills
 from ..evaluate.suites.words import Words
 from ..evaluate.witness import witness_of
-from .jobs import read_numbered
+from .jobs import Numbered
 from .verb import pick_device
 
 if TYPE_CHECKING:
@@ -80,17 +80,19 @@ class DrawingsPart:
 
 @dataclass(frozen=True)
 class Asked:
-    """The parts in their order, and the lines of a prompt file that are none."""
+    """The parts in their order, the side of the pictures that are judged, and the lines of a prompt file that are none."""
 
     parts: Sequence[Part]
+    size: int
     bad_lines: Sequence[BadLine] = ()
 
 
-def ask(options: Evaluate, suites: Sequence[str], judge: Judge) -> Asked:
-    """What these suites draw. Raises what can be known beforehand: a count that is too small, a judge that cannot tell scenes, lines
-    of which none is a prompt."""
-    if options.prompts is not None:
-        return _own_prompts(options, options.prompts, judge)
+def ask(options: Evaluate, suites: Sequence[str], judge: Judge, lines: Numbered | None = None) -> Asked:
+    """What these suites draw, or the `lines` of a file. Raises what can be known beforehand: a count that is too small, a judge that cannot
+    tell scenes, lines of which none is a prompt.
+    """
+    if lines is not None:
+        return _own_prompts(options, lines, judge)
     source = open_source(options.folder, split=None, size=judge.config.size)
     count = COUNT if options.count is None else options.count
     kinds: tuple[Kind, ...] = (options.pairs,) if options.pairs in ("train", "test") else ("train", "test")
@@ -105,12 +107,12 @@ def ask(options: Evaluate, suites: Sequence[str], judge: Judge) -> Asked:
         parts.append(Bias.prepare(source, judge, count, options.seed, EACH if options.each is None else options.each))
     if "words" in suites:
         parts.append(Words.prepare(source, judge, options.seed, 1 if options.each is None else options.each))
-    return Asked(parts)
+    return Asked(parts, judge.config.size)
 
 
-def _own_prompts(options: Evaluate, file: str, judge: Judge) -> Asked:
-    name, json_lines, numbered = read_numbered(file)
+def _own_prompts(options: Evaluate, lines: Numbered, judge: Judge) -> Asked:
+    name, json_lines, numbered = lines
     good, bad = read_lines(numbered, json_lines, judge)
     stated = any(line.facts is not None for line in good)
     each = 1 if options.each is None else options.each
-    return Asked([Prompts(name, good, bad, judge, witness_of(judge) if stated else None, each)], bad)
+    return Asked([Prompts(name, good, bad, judge, witness_of(judge) if stated else None, each)], judge.config.size, bad)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from tyro import conf
 
 from ..core.config import from_dict, to_dict
-from ..core.errors import ConfigError, UsageError
+from ..core.errors import ConfigError, DataError, UsageError
 from ..core.files import refuse_overwrite, write_json
 from .verb import Verb, make_folder, note, pick_device, unset
 
@@ -74,8 +74,16 @@ class Train(Verb):
         settled: R = replace(recipe, batch=batch, train=trained)
         return settled
 
+    def check_world(self) -> None:
+        """Raise `DataError` unless the data are a folder, as EmojiWorld is."""
+        if not Path(self.data).is_dir():
+            raise DataError(f"there is no folder {self.data}", f"to build it: sfumato data emoji --out {self.data}")
+
     def open_run(self, recipe: Any, result: Path, checkpoints: Path | None = None) -> None:
-        """Refuse a folder that holds a finished result or another run; otherwise write recipe.json and say where the run begins."""
+        """Refuse a folder that holds a finished result or another run; otherwise write recipe.json and say where the run begins.
+
+        The data must have been found before.
+        """
         from ..training.checkpoints import existing
 
         refuse_overwrite(result, self.overwrite)
@@ -107,11 +115,11 @@ class TrainCodec(Train):
         from ..training.codec_recipe import CodecRecipe, train_codec
 
         recipe = self.settled(CodecRecipe)
+        source, held_out = (open_source(self.data, split=split) for split in ("train", "validation"))
         self.open_run(recipe, self.out / "vae")
         start = None if self.start is None else load_codec(self.start)
         if not (start is None or isinstance(start, KLCodec)):
             raise UsageError(f"--from {self.start} is a {type(start.autoencoder).__name__}", "a KL codec is what is trained here")
-        source, held_out = (open_source(self.data, split=split) for split in ("train", "validation"))
         codec = train_codec(source, held_out, self.out, recipe, start, self.quiet)
         measured = json.loads((self.out / "card.json").read_text())["held_out"]
         print(save_codec(codec, self.out / "vae", self.overwrite))
@@ -130,6 +138,7 @@ class TrainJudge(Train):
         from ..evaluate.judge_recipe import JudgeRecipe, train_judge
 
         recipe = self.settled(JudgeRecipe)
+        self.check_world()
         run = self.out / "run"
         self.open_run(recipe, self.out / "judge", run)
         judge = train_judge(Path(self.data), self.out / "judge", recipe, run, self.lessons, quiet=self.quiet)
@@ -149,6 +158,7 @@ class TrainCritic(Train):
         from ..evaluate.critic_recipe import CriticRecipe, train_critic
 
         recipe = self.settled(CriticRecipe)
+        self.check_world()
         run = self.out / "run"
         self.open_run(recipe, self.out / "critic", run)
         critic = train_critic(Path(self.data), self.out / "critic", recipe, run, quiet=self.quiet)
@@ -171,6 +181,7 @@ class TrainPerceptual(Train):
         from ..evaluate.perceptual_recipe import PerceptualRecipe, train_perceptual
 
         recipe, judge = self.settled(PerceptualRecipe), Judge.load(self.judge)
+        self.check_world()
         run = self.out / "run"
         self.open_run(recipe, self.out / "perceptual", run)
         made = train_perceptual(Path(self.data), self.out / "perceptual", recipe, run, judge, quiet=self.quiet)

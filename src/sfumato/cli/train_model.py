@@ -27,7 +27,8 @@ class TrainModel(Train):
 
     # A recipe that ships (emoji-mmdit, emoji-pixart, emoji-uvit, ...), or a file like recipe.json of an earlier run.
     recipe: Annotated[str | None, unset("emoji-mmdit, or the one of --family", "NAME|FILE.json")] = None
-    # The network's family, if no recipe says it: MMDiT, PixArt, UViT, Sana, NextDiT, Lumina2 or Flux, with the recipe that ships for it.
+    # The network's family, if no recipe says it, with the recipe that ships for it: MMDiT, PixArt, UViT, Sana, NextDiT, Lumina2, Flux,
+    # MicroDiT, AsCAN or UNet.
     family: Annotated[str | None, unset("the recipe's")] = None
     # A trained model to go on from, a shipped one's name or a pipeline folder: its weights, shape, codec, text encoder and sampling.
     start: Annotated[str | None, conf.arg(name="from", metavar="MODEL", help_behavior_hint="(default: none, new weights)")] = None
@@ -77,8 +78,8 @@ class TrainModel(Train):
         pipe, recipe = self._begun(recipe)
         size, mix = recipe.defaults.size[0], recipe.scenes
         scenes = open_scenes(mix.folders, split="train", size=size, most=mix.most) if mix.folders else None
-        self.open_run(recipe, self.out / "pipeline")
         source = open_source(self.data, split="train", size=size)
+        self.open_run(recipe, self.out / "pipeline")
         if scenes is not None:
             note("{} drawings and {} scenes a step, of {} and {}".format(*recipe.parts(recipe.batch), len(source), len(scenes)))
         pipe = train_model(pipe, source, self.out, recipe, scenes, self.quiet, self.cache)
@@ -150,6 +151,9 @@ class TrainModel(Train):
         scenes = replace(recipe.scenes, **asked)
         if asked and not scenes.folders:
             raise UsageError(f"{', '.join(asked)} of scenes, but no scenes", "name their folders: --scenes FOLDER")
+        codes = self.languages or ()
+        if twice := next((code for code in codes if codes.count(code) > 1), None):
+            raise UsageError(f"--languages names {twice} twice", "each once: every language is drawn as often")
         languages = replace(recipe.languages, **named({"codes": self.languages, "share": self.language_share}))
         if self.language_share is not None and not languages.codes:
             raise UsageError("a share of other languages, but none of them", "name them: --languages de ja")
@@ -161,6 +165,9 @@ class TrainModel(Train):
     def _reshaped(self, recipe: ModelRecipe) -> Any:
         """The recipe's shape with this command's sizes. Raises `UsageError` for one that its family has not."""
         sizes, own = self._given(*SHAPE), [f.name for f in fields(recipe.shape)]
+        for name, size in sizes.items():
+            if size < 1:
+                raise UsageError(f"--{name} {size}", "at least 1")
         # A trained model's shape is held to them later, whatever the recipe's is.
         if self.start is None and (strange := sizes.keys() - set(own)):
             raise UsageError(f"--{min(strange)} for a {recipe.family}", f"a recipe file says its shape: {', '.join(own)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -144,6 +145,15 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}", "name a folder you may write to") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `OutputError` where `folder` cannot be one: something on the way to it is a file, or may not be written to. Makes nothing."""
+    there = next(path for path in (folder, *folder.parents) if path.exists() or path.parent == path)
+    if not there.is_dir():
+        raise OutputError(f"cannot make the folder {folder}: {there} is a file", "name a folder: --out FOLDER")
+    if not os.access(there, os.W_OK):
+        raise OutputError(f"cannot write into {there}", "name a folder you may write to: --out FOLDER")
 
 
 def note(text: str) -> None:

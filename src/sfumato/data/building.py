@@ -34,7 +34,9 @@ def open_folder(out: Path, request: dict[str, Any], overwrite: bool) -> dict[str
     """
     path = out / "manifest.json"
     if not path.exists():
-        if out.is_file() or (out.is_dir() and any(out.iterdir()) and not overwrite):
+        if out.is_file():
+            raise OutputError(f"{out} is a file", "name a folder")
+        if out.is_dir() and any(out.iterdir()) and not overwrite:
             raise OutputError(f"{out} holds something else", "choose another folder, or pass --overwrite")
         return {}
     manifest = read_json(path)

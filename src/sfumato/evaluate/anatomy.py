@@ -75,15 +75,14 @@ class Anatomy:
 
     def tables(self) -> tuple[Table, Table]:
         """The components and the branches, for people."""
-        from rich.table import Table
-
-        weights = Table("component", "kind", "parameters", "in memory", *(f"as {name}" for name in ITEMSIZES), title=self.model)
+        weights = _table(self.model, "component", "kind", "parameters", "in memory", *(f"as {name}" for name in ITEMSIZES))
         for part in self.parts:
             held = ", ".join(f"{si(size, 'B')} {name}" for name, size in part.dtypes.items())
             weights.add_row(part.name, part.kind, si(part.parameters), held, *(si(part.bytes_as[name], "B") for name in ITEMSIZES))
         tokens = " + ".join(f"{count} {name}" for name, count in self.tokens.items())
         title = f"{self.family} at {self.size[1]}x{self.size[0]}, {tokens} tokens, one row"
-        branches = Table("site", "streams", "units", "parameters", "FLOPs", "share", title=title)
+        branches = _table(title, "site", "streams", "units", "parameters", "FLOPs", "share")
+        branches.columns[0].no_wrap = True  # a site's name stays whole
         for site in self.sites:
             share = f"{site.flops / self.flops:.1%}"
             name = f"blocks.{site.block}.{site.branch}"
@@ -91,8 +90,8 @@ class Anatomy:
         branches.add_row("embeddings and head", "", "", "", si(self.outside), f"{self.outside / self.flops:.1%}")
         branches.add_section()
         branches.add_row("an evaluation", "", "", "", si(self.flops), "100.0%")
-        branches.add_row(f"a guided step ({self.lanes} evaluations)", "", "", "", si(self.flops * self.lanes), "")
-        branches.add_row(f"a picture ({self.steps} steps)", "", "", "", si(self.flops * self.lanes * self.steps), "")
+        branches.add_row("a guided step", "", f"{self.lanes} evaluations", "", si(self.flops * self.lanes), "")
+        branches.add_row("a picture", "", f"{self.steps} steps", "", si(self.flops * self.lanes * self.steps), "")
         return weights, branches
 
     def svg(self) -> str:
@@ -124,14 +123,16 @@ def anatomy(pipe: TextToImage, size: tuple[int, int] | None = None, text_tokens:
     """Count everything for a picture of `size` (height, width), None = the model's own, and a prompt of `text_tokens` tokens, None = 16, or
     none where prompts are classes.
 
-    Raises `UsageError` for an impossible size and for a prompt that the text encoder could not read.
+    Raises `UsageError` for an impossible size, for a prompt that the text encoder could not read, and for a count that changes nothing.
     """
-    most = pipe.encoder.max_tokens
+    most, asked = pipe.encoder.max_tokens, text_tokens is not None
     if text_tokens is None:
         text_tokens = min(16, most)
     elif not 3 <= text_tokens <= most:
         raise UsageError(f"{text_tokens} text tokens", f"from 3 to {most}, what this text encoder reads" if most else "prompts are classes")
     size, net = pipe.possible_size(size or pipe.defaults.size), pipe.denoiser.net
+    if asked and _read(pipe, size, text_tokens) == _read(pipe, size, text_tokens + (1 if text_tokens < most else -1)):
+        raise UsageError(f"{text_tokens} text tokens", "this model reads every prompt at one length, however short; leave --tokens out")
     tokens, seen = evaluation(pipe, size, text_tokens)
     flops = {site: work.flops for site, work in seen.by(lambda row: row.site).items()}
     counted = {name: p.numel() for name, p in net.named_parameters()}
@@ -166,6 +167,22 @@ def evaluation(pipe: TextToImage, size: tuple[int, int], text_tokens: int) -> tu
         _, seen = profile(lambda: net(streams, cond), {"network": net})
         tokens = {name: stream.x.shape[1] for name, stream in net.start(streams, cond).streams.items()}
     return tokens, seen
+
+
+def _read(pipe: TextToImage, size: tuple[int, int], text_tokens: int) -> tuple[list[torch.Size], list[torch.Size]]:
+    """The shapes of what the network reads of such a prompt, as streams and as conditions."""
+    streams, cond = pipe.example(size, text_tokens)
+    return [stream.x.shape for stream in streams.values()], [tokens.states.shape for tokens in cond.tokens.values()]
+
+
+def _table(title: str, *headings: str) -> Table:
+    """A table that cuts nothing on a narrow terminal: it breaks what does not fit."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def _part(name: str, module: nn.Module) -> Part:

@@ -36,6 +36,7 @@ STATISTICS: Mapping[str, Callable[[Tensor, Tensor], float]] = {
     "density": lambda a, b: density(a, b, 5),
     "coverage": lambda a, b: coverage(a, b, 5),
 }
+PSNR = "PSNR (dB)"
 LOWER_IS_BETTER = ("frechet", "kernel", "cmmd")
 
 
@@ -55,8 +56,8 @@ class Comparison:
 
     `pictures`: means over pictures of concept top-1, style and alignment, 95% bootstrap intervals of the paired differences. `sets`: the
     measures of whole sets with the jackknife's spread. `apart`: the first's pictures to the second's of the same prompt and seed:
-    PSNR in dB, SSIM, distance in the judge's feature maps, and the share that are equal in every pixel. `lower`: the measures of
-    `pictures` of which less is better.
+    PSNR in dB of those that differ (left out where all are equal), SSIM, distance in the judge's feature maps, and the share that are
+    equal in every pixel. `lower`: the measures of `pictures` of which less is better.
     """
 
     first: str
@@ -75,6 +76,7 @@ class Comparison:
             rows.append((f"difference in {title}", f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]", self._favours(better)))
         for field, found in self.sets.items():
             rows.append((f"difference in {SET_MEASURES[field]}", *self._set_row(field, found)))
+        rows += [] if PSNR in self.apart or not self.apart else [(PSNR, "identical", "")]
         rows += [(title, f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]", "") for title, score in self.apart.items()]
         return rows
 
@@ -162,11 +164,14 @@ def _sets(first: Examined, second: Examined, here: Tensor, there: Tensor) -> dic
 
 def apart(a: Tensor, b: Tensor, features: JudgeFeatures) -> dict[str, Score]:
     """How far pictures lie from those of the same prompt and seed, (N, 3, H, W) uint8; a few at a time: feature maps are large."""
-    found: dict[str, list[Tensor]] = {"PSNR (dB)": [], "SSIM": [], "distance in feature maps": []}
+    found: dict[str, list[Tensor]] = {PSNR: [], "SSIM": [], "distance in feature maps": []}
     for x, y in zip(a.split(64), b.split(64), strict=True):
         x, y = x.float() / 127.5 - 1.0, y.float() / 127.5 - 1.0
         measured = (psnr(x, y), ssim(x, y), feature_distance(features.maps(x), features.maps(y)))
         for kept, value in zip(found.values(), measured, strict=True):
             kept.append(value)
-    scores = {title: Score.mean(torch.cat(kept)) for title, kept in found.items()}
-    return {**scores, "equal in every pixel": Score.rate((a == b).flatten(1).all(1))}
+    equal = (a == b).flatten(1).all(1)
+    values = {title: torch.cat(kept) for title, kept in found.items()}
+    values[PSNR] = values[PSNR][~equal]  # infinite where two are equal
+    scores = {title: Score.mean(value) for title, value in values.items() if len(value)}
+    return {**scores, "equal in every pixel": Score.rate(equal)}

@@ -163,10 +163,13 @@ def claim(out: Path, plan: dict[str, Any]) -> None:
             shared = min(len(found["prompts"]), len(plan["prompts"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"damaged file {path}: {error!r}", "name another folder, or remove this one") from error
-        changed = [name for name in plan if name != "prompts" and found.get(name) != plan[name]]
+        pairs = {name: (found.get(name), plan[name]) for name in plan if name != "prompts"}
+        changed = [f"{name} ({there} there, {now} now)" for name, (there, now) in pairs.items() if there != now]
         changed += ["prompts"] if found["prompts"][:shared] != plan["prompts"][:shared] else []
         if changed:
-            raise UsageError(f"{out} holds another evaluation; different: {', '.join(changed)}", "name another folder, or remove this one")
+            raise UsageError(
+                f"{out} holds another evaluation; different: {', '.join(changed)}", "another folder with --out, or remove this one"
+            )
         if shared == len(plan["prompts"]):
             return
     write_json(path, plan)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.errors import WeightsError
+from ..core.errors import UnknownNameError, WeightsError
 from ..core.files import read_tensors, sha256
 from ..core.pretrained import load_pretrained, load_tokenizer, require_safetensors
 from ..core.weights import read_json
@@ -33,6 +33,7 @@ WANTED = (
     "or ImageReward: the config.json and tokenizer.json of a BlipForImageTextRetrieval (large, 224 px) and as model.safetensors "
     "the tensors of ImageReward.pt"
 )
+SHIPPED = ("critic", "judge")
 # ImageReward's own standardisation of its output, and how many tokens of a prompt it reads.
 REWARD_MEAN, REWARD_STD, REWARD_TOKENS = 0.16717362830052426, 1.0333394966054072, 35
 
@@ -101,9 +102,11 @@ def load_scorer(spec: str, device: torch.device | str = "cpu") -> Scorer:
     """ "critic" or "judge" (those that ship), or the scorer in the folder `spec`: a critic's, a judge's, a CLIPModel's, ImageReward's.
 
     Its name holds the first digits of its weights' sha256. Raises `WeightsError` naming what is missing and what to put where,
-    `UnknownNameError` for another architecture.
+    `UnknownNameError` for another architecture, or a word that is neither a name nor a folder.
     """
     folder = Path(spec)
+    if spec not in SHIPPED and spec == folder.name and not folder.is_dir():  # a bare word; a path is meant as a folder
+        raise UnknownNameError("scorer (and there is no such folder)", spec, SHIPPED)
     if spec == "critic" or (folder / "critic.json").is_file():
         return Critic.load(None if spec == "critic" else folder, device)
     if spec == "judge" or (folder / "judge.json").is_file():

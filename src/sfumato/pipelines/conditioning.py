@@ -62,15 +62,17 @@ class Conditioning:
 
     def numbers(self, size: tuple[int, int], micro: Mapping[str, Sequence[float]], lane: str = "cond") -> dict[str, Sequence[float]]:
         """What the network reads of a training picture, by slot: one of `size` that was neither enlarged nor cropped, where `micro` says no
-        other. Raises `UsageError` for a slot that is not read, and for other than as many finite numbers as it holds.
+        other. Raises `UsageError` for a slot that is not read, and for other than as many numbers as it holds, finite and not negative.
         """
         whole = {"original_size": size, "crop": (0, 0), "target_size": size, "aesthetic": (AESTHETIC[lane],)}
         own: dict[str, Sequence[float]] = {"sizes": picture_sizes(size, 1)[0].tolist(), **whole}
         read = {name: numbers for name, numbers in own.items() if name in self.reads}
         for name, numbers in micro.items():
-            if name not in read or len(numbers) != len(read[name]) or not all(map(isfinite, numbers)):
+            if name not in read or len(numbers) != len(read[name]) or not all(isfinite(n) and n >= 0 for n in numbers):
                 reads = f"this network reads {', '.join(f'{n} ({len(v)})' for n, v in read.items())}" if read else "this network reads none"
-                raise UsageError(f"micro {name} = {', '.join(f'{n:g}' for n in numbers)}", f"numbers of a training picture; {reads}")
+                raise UsageError(
+                    f"micro {name} = {', '.join(f'{n:g}' for n in numbers)}", f"numbers of a training picture, none below 0; {reads}"
+                )
             # The score of what is not wanted stays that.
             read |= {} if (name, lane) == ("aesthetic", "uncond") else {name: numbers}
         return read

@@ -59,6 +59,7 @@ def redrawn(pipe: TextToImage, under: tuple[int, int], strength: float, **option
     (0, 1], for another size than the picture's, and for what a call refuses.
     """
     check_strength(strength)
+    pipe.check_start()
     if (asked := options.get("size") or under) != under:
         raise UsageError(f"size {by(asked)} of a picture of {by(under)}", "a picture is redrawn at its own size: resize it before")
     if options.get("binned"):
@@ -131,6 +132,7 @@ class Refined:
         for asked in (options, then or Options()):
             if refused := [name for name in ("loras", "policies") if asked.get(name)]:
                 raise UsageError(f"{refused[0]} for two models at once", "merge them into one of the models, or draw with each by itself")
+        self.refiner.check_start()
         own, (firsts, seconds) = self.base.defaults, self._shared_out(options.get("micro") or {})
         options |= {"steps": otherwise(options.get("steps"), own.steps), "size": options.get("size") or own.size}
         first = self.base.settle(**(options | {"micro": firsts}))
@@ -158,11 +160,12 @@ class Refined:
         early = path.step(times) >= round(path.steps * (1 - self.at)) if isinstance(path, Betas) else times > 1 - self.at
         cut = int(early.sum())
         if not 0 < cut < len(times):
-            raise UsageError(f"{settings.steps} steps, and at is {self.at}", "both models need at least one: more steps, or another at")
+            told = f"{settings.steps} steps, of which the refiner takes those after {self.at:g} of the way"
+            raise UsageError(told, "both models need at least one: more --steps, or another --refine-at (`at`)")
         return cut
 
 
 def check_at(at: float) -> None:
     """Raise `UsageError` for a hand-over outside (0, 1)."""
     if not 0.0 < at < 1.0:
-        raise UsageError(f"at is {at}", "between 0 and 1: the part of the way that the first model goes")
+        raise UsageError(f"the refiner goes on at {at} (--refine-at)", "between 0 and 1: the part of the way that the first model goes")

@@ -87,6 +87,9 @@ class TextToImage:
         """Pixels of a token's side."""
         return self.codec.factor * int(getattr(getattr(self.denoiser.net, "config", None), "patch", 1))
 
+    def check_start(self) -> None:
+        """Raise `UsageError` where latents alone are nothing to go on from."""
+
     @property
     def told_guidance(self) -> bool:
         """Whether the network was distilled to follow a guidance that it is told (slot "guidance"): it then needs no second lane."""

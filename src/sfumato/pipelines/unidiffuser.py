@@ -64,6 +64,12 @@ class UniDiffuser(TextToImage):
     captioner: Captioner = field(kw_only=True)
     sight: Sight = field(kw_only=True)
 
+    def check_start(self) -> None:
+        raise UsageError(
+            "a UniDiffuser goes on from no picture and after no other model (--from-picture, --refiner)",
+            "it draws a picture together with its CLIP embedding, which latents alone have not; start anew",
+        )
+
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> UniDiffuser:
         super().to(device, dtype)
         for model in (self.captioner, self.sight.model):
@@ -104,9 +110,7 @@ class UniDiffuser(TextToImage):
     ) -> Walked:
         """See `TextToImage.walk`. Raises `UsageError` for latents to start from."""
         if x0 is not None or xt is not None:
-            raise UsageError(
-                "latents to go on from", "a UniDiffuser draws a picture with its CLIP embedding, and latents alone have none; start anew"
-            )
+            self.check_start()
         weight = settings.weight if settings.negative else 1.0
         lanes, notes = self._conditioning(settings.loras).lanes(prompts, settings.negative, weight, settings.drawn, settings.guidance)
         captions = {lane: self.captioner.encode(cond.tokens["text"].states) for lane, cond in lanes.items()}

@@ -34,8 +34,11 @@ class OptimizerConfig:
     decay_from: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.muon_lr <= 0:
-            raise ConfigError(f"learning rates must be positive, not {self.lr} and {self.muon_lr}")
+        for name in ("lr", "muon_lr"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}", "a learning rate: a positive number")
+        if not 0.0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay is {self.weight_decay}", "a number, 0 for none")
         if not 0.0 <= self.decay_from <= 1.0:
             raise ConfigError(f"decay_from is {self.decay_from}", "a fraction of the run, 0 to 1")
 

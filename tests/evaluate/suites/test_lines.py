@@ -79,6 +79,8 @@ def test_a_bad_line_says_what_is_wrong_and_loses_no_other(text: str, reason: str
 
 
 def test_no_good_line_is_an_error_that_names_them() -> None:
+    with pytest.raises(UsageError, match="the one line is no prompt: line 1: not JSON"):
+        read("{")
     with pytest.raises(UsageError, match=r"none of 2 lines is a prompt: line 1: not JSON.*; line 2: .*\n.*a line looks like"):
         read("{", "[]")
     with pytest.raises(UsageError, match="there is no prompt"):

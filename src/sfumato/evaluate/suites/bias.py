@@ -66,9 +66,7 @@ class BiasReport(SuiteReport):
     def _own(self) -> str:
         count = sum(sum(answers.values()) for answers in self.error.unseen.values())
         right = sum(answers[shown] for shown, answers in self.error.unseen.items())
-        return (
-            f"The judge itself is right on {right} of {count} real drawings of these people that it never saw (all answers: report.html)."
-        )
+        return f"The judge itself is right on {right} of {count} real drawings of these people that it never saw (all answers: the page)."
 
     def extras(self) -> list[Extra]:
         tables = [Extra("Shares by prompt", ("prompt", *GENDERS, "pictures", "MAD", "expected of an even model"), self._by_prompt())]

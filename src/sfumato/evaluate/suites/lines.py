@@ -75,7 +75,8 @@ def read_lines(numbered: Sequence[tuple[int, str]], json_lines: bool, judge: Jud
             bad.append(BadLine(number, shorten(error.message, LONGEST_REASON, placeholder=" ...")))
     if not good:
         told = "; ".join(f"line {line.number}: {line.reason}" for line in bad[:5])
-        raise UsageError(f"none of {len(bad)} lines is a prompt: {told}" if bad else "there is no prompt", EXAMPLE)
+        none = f"none of {len(bad)} lines is a prompt" if len(bad) > 1 else "the one line is no prompt"
+        raise UsageError(f"{none}: {told}" if bad else "there is no prompt", EXAMPLE)
     return good, bad
 
 
