@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,21 @@ def test_any_family_trains_resumes_draws_and_goes_on(cli: Cli, model: Path, fami
     assert load("on/pipeline").denoiser.net.config == net.config
     other = cli(*on, "--family", "Sana", "--overwrite")
     assert other.code == 2 and f"the family Sana was asked for, and one/pipeline is of {family}" in other.err
+
+
+def test_a_run_on_other_data_or_of_fewer_steps_is_refused(cli: Cli, drawings: Path, model: Path) -> None:
+    Path("plain.json").write_text(json.dumps(to_dict(MODEL)))
+    words = ("--codec", model, "--out", "one", "--recipe", "plain.json", "--quiet", "--overwrite")
+    assert cli("train", "model", "--data", drawings, *words).code == 0
+    shutil.copytree(drawings, "other")
+    assert cli("train", "model", "--data", "other", *words).code == 0, "the same data in another place"
+    next(Path("other").rglob("*.txt")).write_text("something else")
+    ran = cli("train", "model", "--data", "other", *words)
+    assert ran.code == 2 and f"holds a run on other data, {Path('other')}" in ran.err, ran.err
+    longer = cli("train", "model", "--data", drawings, *words, "--steps", 4)
+    assert longer.code == 0 and "its learning rates are those of a run of 4" in longer.err, longer.err
+    short = cli("train", "model", "--data", drawings, *words, "--steps", 3)
+    assert short.code == 2 and "has reached step 4, and 3 were asked for" in short.err, short.err
 
 
 def test_a_run_of_before_a_field_existed_goes_on(cli: Cli, drawings: Path, model: Path) -> None:

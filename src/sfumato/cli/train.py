@@ -7,6 +7,7 @@ that holds another recipe's run is refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,15 +18,16 @@ from tyro import conf
 
 from ..core.config import from_dict, to_dict
 from ..core.errors import ConfigError, DataError, UsageError
-from ..core.files import refuse_overwrite, write_json
+from ..core.files import refuse_overwrite, sha256, write_json
 from .verb import Verb, make_folder, note, pick_device, unset
 
 if TYPE_CHECKING:
+    from ..data.sources import Source
     from ..training.loop import TrainConfig
 
 R = TypeVar("R")
 
-# What a run may change when it goes on: none of it changes what a step computes.
+# What a run may change when it goes on: of what a step computes it changes the learning rate alone, by the length of the run.
 CHANGEABLE = {"train.steps", "train.device", "train.log_every", "train.sample_every", "train.checkpoint_seconds"}
 
 
@@ -79,7 +81,7 @@ class Train(Verb):
         if not Path(self.data).is_dir():
             raise DataError(f"there is no folder {self.data}", f"to build it: sfumato data emoji --out {self.data}")
 
-    def open_run(self, recipe: Any, result: Path, checkpoints: Path | None = None) -> None:
+    def open_run(self, recipe: Any, result: Path, checkpoints: Path | None = None, source: Source | None = None) -> None:
         """Refuse a folder that holds a finished result or another run; otherwise write recipe.json and say where the run begins.
 
         The data must have been found before.
@@ -96,8 +98,26 @@ class Train(Verb):
             differing = sorted(_differing(begun, to_dict(recipe)) - CHANGEABLE)
             if differing:
                 raise UsageError(f"{self.out} holds a run of another recipe: {', '.join(differing)} differ", "choose another folder")
+            self._check_steps(begun["train"]["steps"], recipe.train.steps, int(found[-1].name.removeprefix("step-")))
+        self._claim_data(bool(found), source)
         write_json(path, to_dict(recipe))
         note(f"going on from {found[-1]}" if found else f"a new run in {self.out}")
+
+    def _check_steps(self, planned: int, steps: int, reached: int) -> None:
+        """Refuse a run shorter than it already is; of one whose length changes, say what that does."""
+        if steps < reached:
+            raise UsageError(f"{self.out} has reached step {reached}, and {steps} were asked for", f"--steps {reached} or more")
+        if steps != planned:
+            note(f"this run was planned for {planned} steps: from step {reached} on its learning rates are those of a run of {steps}")
+
+    def _claim_data(self, going_on: bool, source: Source | None) -> None:
+        """Write down which data the run learns from, or make sure that they are the same."""
+        manifest, path = Path(self.data) / "manifest.json", self.out / "data.json"
+        rows = [] if source is None else list(zip(source.column("id"), source.column("captions"), strict=True))
+        mark = sha256(manifest) if manifest.is_file() else hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        if going_on and path.is_file() and (begun := read_recipe(path)).get("sha256") != mark:
+            raise UsageError(f"{self.out} holds a run on other data, {begun.get('data')}", "choose another folder")
+        write_json(path, {"data": str(self.data), "sha256": mark})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +136,7 @@ class TrainCodec(Train):
 
         recipe = self.settled(CodecRecipe)
         source, held_out = (open_source(self.data, split=split) for split in ("train", "validation"))
-        self.open_run(recipe, self.out / "vae")
+        self.open_run(recipe, self.out / "vae", source=source)
         start = None if self.start is None else load_codec(self.start)
         if not (start is None or isinstance(start, KLCodec)):
             raise UsageError(f"--from {self.start} is a {type(start.autoencoder).__name__}", "a KL codec is what is trained here")

@@ -79,7 +79,7 @@ class TrainModel(Train):
         size, mix = recipe.defaults.size[0], recipe.scenes
         scenes = open_scenes(mix.folders, split="train", size=size, most=mix.most) if mix.folders else None
         source = open_source(self.data, split="train", size=size)
-        self.open_run(recipe, self.out / "pipeline")
+        self.open_run(recipe, self.out / "pipeline", source=source)
         if scenes is not None:
             note("{} drawings and {} scenes a step, of {} and {}".format(*recipe.parts(recipe.batch), len(source), len(scenes)))
         pipe = train_model(pipe, source, self.out, recipe, scenes, self.quiet, self.cache)
