@@ -94,6 +94,12 @@ def test_wrong_names_are_said_before_the_judge_is_loaded(cli: Cli, model: Path, 
         assert ran.code in (1, 2) and said in ran.err, ran.err
 
 
+def test_other_numbers_are_another_way_of_drawing(own: Callable[..., Ran]) -> None:
+    first, second = (own("--out", "a", "--steps", 1, "--dtype", name).lines[0]["prompts"] for name in ("float32", "bfloat16"))
+    assert first["model"].endswith("), float32") and second["model"].endswith("), bfloat16")
+    assert len(list(Path("a").rglob("000000.png"))) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     {

@@ -175,7 +175,7 @@ class Evaluate(Steering):
 
         pipe, adapted = self._open(asked.size)
         say(adapted)
-        name, options, told = pipe.identity["name"], dict(given(self.settings())), self.told()
+        name, options, told = pipe.identity["name"], dict(given(self.settings())), self._told()
         chosen = {option: options.pop(option, getattr(pipe.defaults, option)) for option in ("steps", "guidance")}
         own = [f"{option} {value:g}" for option, value in chosen.items() if value != getattr(pipe.defaults, option)]
         way = way_of([*own, told, f"seed {self.seed}" if self.seed else ""])
@@ -197,6 +197,10 @@ class Evaluate(Steering):
                 )
                 seen[part.name] = part.examine(sitting)
         return Seen(name, root, way, seen)
+
+    def _told(self) -> str:
+        """`told`, and the numbers that were asked to be computed in: they draw another picture, if only in its last bits."""
+        return ", ".join(filter(None, (self.told(), self.dtype)))
 
     def _compare(self, models: Sequence[Seen], judge: Judge) -> dict[str, Comparison]:
         """The two models' parts side by side; nothing of one model alone."""
