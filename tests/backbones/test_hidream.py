@@ -146,7 +146,7 @@ def test_what_makes_no_published_network_is_refused():
     form = formats.get("HiDreamImageTransformer2DModel")
     config = dict(peer("HiDreamImageTransformer2DModel", HIDREAM).config)
     for wrong, message in (
-        ({"out_channels": 7}, "out_channels is 7"),
+        ({"out_channels": 7}, "out_channels 7"),
         ({"caption_channels": None}, "caption_channels are"),
         ({"llama_layers": None}, "llama_layers are missing"),
     ):

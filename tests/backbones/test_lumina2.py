@@ -79,7 +79,7 @@ def test_rows_of_different_texts_equal_diffusers():
 def test_what_makes_no_network_is_refused():
     form = formats.get("Lumina2Transformer2DModel")
     config = dict(peer("Lumina2Transformer2DModel", LUMINA2).config)
-    with pytest.raises(ConfigError, match="out_channels is 7"):
+    with pytest.raises(ConfigError, match="out_channels 7"):
         form.config({**config, "out_channels": 7})
     with pytest.raises(ConfigError, match="num_kv_heads is None"):
         form.config({**config, "num_kv_heads": None})
