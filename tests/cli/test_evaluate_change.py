@@ -94,6 +94,11 @@ def test_wrong_names_are_said_before_the_judge_is_loaded(cli: Cli, model: Path, 
         assert ran.code in (1, 2) and said in ran.err, ran.err
 
 
+def test_two_ways_of_one_model_are_told_apart(own: Callable[..., Ran]) -> None:
+    found = own("--out", "a", "--steps", 1, "--change", "steps=2").lines[0]["comparison"]["prompts"]
+    assert found["first"].endswith("), 1 steps, guidance 4") and found["second"].endswith("), 2 steps, guidance 4")
+
+
 def test_other_numbers_are_another_way_of_drawing(own: Callable[..., Ran]) -> None:
     first, second = (own("--out", "a", "--steps", 1, "--dtype", name).lines[0]["prompts"] for name in ("float32", "bfloat16"))
     assert first["model"].endswith("), float32") and second["model"].endswith("), bfloat16")
