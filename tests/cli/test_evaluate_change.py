@@ -34,8 +34,8 @@ def test_one_choice_changed_is_measured(own: Callable[..., Ran], made: Callable[
     assert ran.code == 0 and "one.safetensors: diffusers naming, changes" in ran.err, ran.err
     told = ran.lines[0]
     first, second = told["prompts"], told["against"]["prompts"]
-    assert (first["steps"], second["steps"]) == (1, 2) and first["model"].endswith("), solver heun")
-    assert second["model"] == f"{first['model']}, lora one.safetensors:0.5 ({sha256(one)[:12]})"
+    assert (first["steps"], second["steps"]) == (1, 2) and first["model"].endswith("), steps 1, solver heun")
+    assert second["model"].endswith(f"), solver heun, lora one.safetensors:0.5 ({sha256(one)[:12]})")
     assert told["comparison"]["prompts"]["apart"]["equal in every pixel"]["value"] == 0.0
     second = f"solver-heun-lora-one.safetensors-0.5-{sha256(one)[:12]}"
     page = Path(f"a/steps-1-solver-heun/report-prompts-against-{second}.html")
@@ -95,13 +95,15 @@ def test_wrong_names_are_said_before_the_judge_is_loaded(cli: Cli, model: Path, 
 
 
 def test_two_ways_of_one_model_are_told_apart(own: Callable[..., Ran]) -> None:
-    found = own("--out", "a", "--steps", 1, "--change", "steps=2").lines[0]["comparison"]["prompts"]
-    assert found["first"].endswith("), 1 steps, guidance 4") and found["second"].endswith("), 2 steps, guidance 4")
+    found = own("--out", "a", "--steps", 1, "--change", "guidance=2").lines[0]["comparison"]["prompts"]
+    assert found["first"].endswith("), steps 1") and found["second"].endswith("), steps 1, guidance 2")
+    page = next(Path("a").rglob("report-prompts-against-*.html")).read_text()
+    assert all(f'alt="{found[side]}"' in page for side in ("first", "second"))
 
 
 def test_other_numbers_are_another_way_of_drawing(own: Callable[..., Ran]) -> None:
     first, second = (own("--out", "a", "--steps", 1, "--dtype", name).lines[0]["prompts"] for name in ("float32", "bfloat16"))
-    assert first["model"].endswith("), float32") and second["model"].endswith("), bfloat16")
+    assert first["model"].endswith("), steps 1, float32") and second["model"].endswith("), steps 1, bfloat16")
     assert len(list(Path("a").rglob("000000.png"))) == 2
 
 

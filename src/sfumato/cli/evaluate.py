@@ -175,10 +175,11 @@ class Evaluate(Steering):
 
         pipe, adapted = self._open(asked.size)
         say(adapted)
-        name, options, told = pipe.identity["name"], dict(given(self.settings())), self._told()
+        name, options = pipe.identity["name"], dict(given(self.settings()))
         chosen = {option: options.pop(option, getattr(pipe.defaults, option)) for option in ("steps", "guidance")}
         own = [f"{option} {value:g}" for option, value in chosen.items() if value != getattr(pipe.defaults, option)]
-        way = way_of([*own, told, f"seed {self.seed}" if self.seed else ""])
+        told = [word for word in (*own, self.told(), self.dtype) if word]
+        way = way_of([*told, f"seed {self.seed}" if self.seed else ""])
         root = (self.out or Path("out") / f"evaluate-{name}") if beside is None else beside
         root = root if beside is None or self.against is None else root / f"against-{name}"
         seen: dict[str, Any] = {}
@@ -186,8 +187,9 @@ class Evaluate(Steering):
             for part in asked.parts:
                 sitting = Sitting(
                     partial(pipe, loras=adapted, **options),
-                    # The checksum too: another model of this name must not go on with its pictures, nor may another way of drawing.
-                    model=f"{name} ({pipe.identity['sha256'][:12]})" + (f", {told}" if told else ""),
+                    # The checksum too: another model of this name must not go on with its pictures, nor may another way of drawing,
+                    # from which reports could not tell it.
+                    model=", ".join([f"{name} ({pipe.identity['sha256'][:12]})", *told]),
                     out=root / way / part.name,
                     seed=self.seed,
                     **chosen,
@@ -197,10 +199,6 @@ class Evaluate(Steering):
                 )
                 seen[part.name] = part.examine(sitting)
         return Seen(name, root, way, seen)
-
-    def _told(self) -> str:
-        """`told`, and the numbers that were asked to be computed in: they draw another picture, if only in its last bits."""
-        return ", ".join(filter(None, (self.told(), self.dtype)))
 
     def _compare(self, models: Sequence[Seen], judge: Judge) -> dict[str, Comparison]:
         """The two models' parts side by side; nothing of one model alone."""

@@ -113,36 +113,14 @@ def compare(first: Examined, second: Examined, judge: Judge) -> Comparison:
         raise UsageError(f"{a.model} is measured in {a.features}, {b.model} in {b.features}", "measure both in the same features")
     here, there = both_drew(first, second)
     values = [_values(first, judge, here), _values(second, judge, there)]
-    one, other = told_apart(a, b)
     return Comparison(
-        first=one,
-        second=other,
+        first=a.model,
+        second=b.model,
         count=len(here),
         pictures={title: Score.mean(values[0][title] - values[1][title]) for title in values[0]},
         sets=_sets(first, second, here, there),
         apart=apart(first.images[here], second.images[there], JudgeFeatures(judge)),
     )
-
-
-class Named(Protocol):
-    """A report, as far as it says what it is of."""
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def steps(self) -> int: ...
-
-    @property
-    def guidance(self) -> float: ...
-
-
-def told_apart(a: Named, b: Named) -> tuple[str, str]:
-    """What two sides are called: their models, and where those are one also how it drew."""
-    if a.model != b.model:
-        return a.model, b.model
-    one, other = (f"{side.model}, {side.steps} steps, guidance {side.guidance:g}" for side in (a, b))
-    return one, other
 
 
 def both_drew(first: Side, second: Side) -> tuple[Tensor, Tensor]:

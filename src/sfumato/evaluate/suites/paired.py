@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..compare import Comparison, apart, both_drew, told_apart
+from ..compare import Comparison, apart, both_drew
 from ..features import JudgeFeatures
 from ..judge import Judge
 from ..metrics import Score
@@ -21,4 +21,4 @@ def paired(first: Outcome, second: Outcome, judge: Judge) -> Comparison:
         if units:
             differences[title] = Score.mean(torch.tensor([values[unit] - others[unit] for unit in units], dtype=torch.float64))
     distances = apart(first.images[here], second.images[there], JudgeFeatures(judge))
-    return Comparison(*told_apart(first.report, second.report), len(here), differences, {}, distances, first.lower)
+    return Comparison(first.report.model, second.report.model, len(here), differences, {}, distances, first.lower)
