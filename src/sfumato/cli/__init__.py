@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -107,6 +106,8 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _parse(name: str, words: list[str]) -> Verb:
+    from dataclasses import fields
+
     import tyro
 
     module, _, attribute = VERBS[name][0].partition(":")
